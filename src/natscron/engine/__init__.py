@@ -1,0 +1,1 @@
+"""WHO DECIDES: planning, leadership, journal."""

@@ -1,0 +1,1 @@
+"""WHAT THEN: pure decisions about what is late, what overlaps and what failed."""

@@ -1,0 +1,1 @@
+"""WHEN: pure functions from an instant to the next one and to the last one at or before it."""

@@ -1,0 +1,1 @@
+"""WHERE jobs, leases, runs and history live."""

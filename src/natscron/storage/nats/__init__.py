@@ -1,0 +1,1 @@
+"""Jobs, lease, journal and history in NATS JetStream."""

@@ -1,0 +1,1 @@
+"""Shipped test tools: virtual time, the storage conformance suite, faults."""
