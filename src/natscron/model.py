@@ -232,8 +232,11 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """One shard's lease. ``holder`` None: released. ``takeover_ms``: when the present catch-up began, kept by successors
-    until the mark has passed it, so that a second crash does not double the storm."""
+    """One shard's lease; ``holder`` None: released.
+
+    ``takeover_ms`` is when the present catch-up began, kept by successors until the mark has passed it, so that a
+    second crash does not double the storm.
+    """
 
     epoch: int
     mark: Mark

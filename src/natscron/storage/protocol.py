@@ -74,9 +74,11 @@ OnReply: TypeAlias = Callable[[Reply], None]
 
 
 class LeaderLink(Protocol):
-    """One leadership's own connection: ordered, no reconnect, no buffering. One leader uses it, from one task at a
-    time except where said. After :meth:`abort`, or once :attr:`broken` is set, every method raises
-    :class:`~natscron.errors.LeadershipLostError` and nothing more is written."""
+    """One leadership's own connection: ordered, no reconnect, no buffering.
+
+    After :meth:`abort`, or once :attr:`broken` is set, every method raises
+    :class:`~natscron.errors.LeadershipLostError` and nothing more is written.
+    """
 
     broken: asyncio.Event
     """Set when the connection is gone, for whatever reason."""
@@ -276,8 +278,10 @@ class ExecutionStore(Protocol):
     """History: run and range records, bounded by count per job and by age."""
 
     async def save_runs(self, runs: Sequence[Run]) -> None:
-        """Append records; returns when they are stored. May store one twice after a retry: readers take the last
-        record of a (run id, attempt)."""
+        """Append records; returns when they are stored.
+
+        May store one twice after a retry: readers take the last record of a (run id, attempt).
+        """
         ...
 
     async def list_runs(self, query: RunQuery) -> Sequence[Run]:
