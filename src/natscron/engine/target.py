@@ -1,0 +1,57 @@
+"""What a run is sent to: the seam between the engine, which decides, and a target, which encodes and judges.
+
+A target never does I/O when it encodes or judges; the leader's link does. So a batch can be encoded ahead of its
+instant, and a reply can be judged in the read loop.
+"""
+
+from typing import Any, Protocol
+
+import msgspec
+
+from natscron.model import Delivery, Job, Ms, RunStatus, Trigger
+from natscron.storage.protocol import Outgoing, Reply
+
+
+class Dispatch(msgspec.Struct, frozen=True):
+    """One attempt of one run, as a target is given it. ``payload`` UNSET: the job's own."""
+
+    run_id: str
+    scheduled_at_ms: Ms
+    attempt: int
+    trigger: Trigger
+    payload: Any = msgspec.UNSET
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """The run must not be sent. ``reason`` is a :class:`~natscron.model.Reason`; ``error`` says what and why."""
+
+    reason: str
+    error: str
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a reply means. ``retry``: trying again may help. Results and errors are bounded by the target."""
+
+    status: RunStatus
+    reason: str | None = None
+    error: str | None = None
+    result: str | None = None
+    retry: bool = False
+
+
+class Target(Protocol):
+    """Encodes runs and judges replies. Pure with respect to time and network."""
+
+    def delivery_of(self, job: Job) -> Delivery:
+        """CORE, JETSTREAM or REQUEST: what the job's ``delivery`` comes to now (``auto`` resolved)."""
+        ...
+
+    def encode(self, job: Job, dispatch: Dispatch, delivery: Delivery) -> Outgoing | Refusal:
+        """The message. Its ``token`` is set (to anything non-empty) exactly for JETSTREAM and REQUEST; the engine
+        replaces it with its own. Never raises for any job: what cannot be encoded is a refusal.
+        """
+        ...
+
+    def judge(self, delivery: Delivery, reply: Reply) -> Outcome:
+        """What the reply to a JETSTREAM or REQUEST message means. Never raises."""
+        ...
