@@ -39,6 +39,7 @@ _PREFIX: Final = "NATSCRON_"
 _FILE_VARIABLE: Final = "NATSCRON_CONFIG"
 _SHORT_VARIABLES: Final = {"NATS_URL": "nats.url", "LOG_LEVEL": "log.level", "INSTANCE_ID": "service.instance_id"}
 _SECRETS: Final = frozenset({"nats.password", "nats.token"})
+_WHO: Final = frozenset({"nats.user", "nats.token", "nats.creds", "nats.nkey"})
 _HIDDEN: Final = "***"
 _GRACE_OVER_LEASE_MS: Final = 10_000
 
@@ -240,31 +241,33 @@ def load_settings(
     file: Path | None = None,
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, object] | None = None,
-    flags: Mapping[str, str] | None = None,
+    sources: Mapping[str, str] | None = None,
 ) -> Settings:
     """Put the settings together: defaults < file < environment < overrides.
+
+    A source that says who we are (user, token, creds or nkey) replaces what lower ones said about it as a whole.
 
     Args:
         file: a TOML file; default: the one that ``NATSCRON_CONFIG`` in ``environ`` names, if any.
         environ: the environment to read; default: none.
         overrides: values by dotted key (``nats.url``), None meaning not given.
-        flags: how the user wrote an override (``{"nats.url": "--server"}``), for errors.
+        sources: where an override comes from (``{"nats.url": "the flag --server"}``), for errors.
 
     Raises:
         ConfigError: with the source, the value (unless secret), the rule and the remedy.
     """
     environ = environ or {}
-    given: dict[str, _Given] = {}
     path = file or (Path(environ[_FILE_VARIABLE]) if environ.get(_FILE_VARIABLE) else None)
-    if path is not None:
-        given.update(_from_file(path))
-    given.update(_from_environment(environ))
-    for key, value in (overrides or {}).items():
-        if value is not None:
-            flag = (flags or {}).get(key)
-            source = f"the flag {flag}" if flag else f"the argument {key}"
-            _known(key, _KEYS, source)
-            given[key] = _Given(value, source)
+    layers = [
+        dict(_from_file(path)) if path is not None else {},
+        dict(_from_environment(environ)),
+        dict(_from_arguments(overrides or {}, sources or {})),
+    ]
+    given: dict[str, _Given] = {}
+    for layer in layers:
+        if not _WHO.isdisjoint(layer):
+            given = {key: one for key, one in given.items() if key not in _WHO and key != "nats.password"}
+        given.update(layer)
 
     tables: dict[str, dict[str, object]] = {table.name: {} for table in msgspec.structs.fields(Settings)}
     for key, one in given.items():
@@ -320,6 +323,14 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, _Given]
             continue
         _known(variable, variables, "the environment", what="variable")
         yield variables[variable], _Given(value, f"the environment variable {variable}")
+
+
+def _from_arguments(overrides: Mapping[str, object], sources: Mapping[str, str]) -> Iterator[tuple[str, _Given]]:
+    for key, value in overrides.items():
+        if value is not None:
+            source = sources.get(key, f"the argument {key}")
+            _known(key, _KEYS, source)
+            yield key, _Given(value, source)
 
 
 def _known(name: str, names: Mapping[str, object] | list[str], source: str, what: str = "key") -> None:
@@ -421,7 +432,7 @@ def _shown_default(target: _Key, default: object) -> str:
 
 def _check_identity(nats: NatsSettings, given: Mapping[str, _Given]) -> None:
     """Two ways to say who we are contradict each other; NATS would take one of them without a word."""
-    used = [key for key in ("nats.user", "nats.token", "nats.creds", "nats.nkey") if key in given]
+    used = [key for key in _KEYS if key in _WHO and key in given]
     if len(used) > 1:
         where = " and ".join(f"{key} from {given[key].source}" for key in used)
         raise ConfigError(f"only one way to authenticate can be used, and there are {len(used)}: {where}; remove one")
