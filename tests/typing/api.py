@@ -1,0 +1,53 @@
+"""Never run, only checked by mypy: the public API as a user's own type checker sees it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from nats.aio.client import Client
+from typing_extensions import assert_type
+
+from natscron.errors import JobNotFoundError, NatscronError
+from natscron.server import Server, ServerOptions
+from natscron.server.embedded import EmbeddedNats
+
+
+async def embedding(connection: Client) -> None:
+    async with EmbeddedNats() as embedded:
+        assert_type(embedded.url, str)
+
+    options = ServerOptions(nats_url="nats://localhost:4222", name="nats-cron", instance_id="a")
+    assert_type(ServerOptions(connection=connection), ServerOptions)
+    assert_type(ServerOptions.from_env(), ServerOptions)
+
+    server = Server(options)
+    await server.start()
+    assert_type(server.is_running, bool)
+    assert_type(server.is_leader, bool)
+    await server.wait()
+    await server.stop()
+
+    async with Server() as running:
+        assert_type(running, Server)
+
+
+async def jobs(server: Server) -> None:
+    job: Mapping[str, Any] = {"subject": "demo.tick", "schedule": {"every": "1s"}}
+    await server.create_job(job)
+    await server.create_job(b'{"subject": "demo.tick", "schedule": {"every": "1s"}}')
+    await server.update_job(job)
+    await server.put_job(job)
+    await server.get_job("demo.tick")
+    await server.list_jobs()
+    await server.pause_job("demo.tick")
+    await server.resume_job("demo.tick")
+    await server.trigger_job("demo.tick")
+    await server.delete_job("demo.tick")
+    await server.delete_jobs("demo.>")
+
+
+def errors(error: NatscronError) -> None:
+    assert_type(error.code, int)
+    assert_type(error.may_have_happened, bool)
+    assert_type(error.retry_helps, bool)
+    if isinstance(error, JobNotFoundError):
+        raise error
