@@ -1,0 +1,181 @@
+"""A job as the value of its KV row.
+
+The row is the job JSON with the Go version's fields first, so that both versions read it, and one object ``natscron``
+with what the store owns. A writer cannot know the timestamp and sequence that its write will get; so a creating write
+leaves out generation, creation and anchor, a write that changes the schedule leaves out ``counts_from``, and a reader
+takes them from the row's own message. Every later write copies them into the row.
+"""
+
+import json
+from typing import Any, Final
+
+import msgspec
+
+from natscron.codec.gojson import as_object, decode
+from natscron.codec.job import GO_TYPE, content, job_from_fields, schedule_json
+from natscron.codec.keys import id_of, key_of
+from natscron.errors import NatscronError, ValidationError
+from natscron.model import (
+    DEFAULT_CATCHUP,
+    DEFAULT_RETRY,
+    CatchUp,
+    Job,
+    Retry,
+    ScheduleSpec,
+    Stamp,
+    Version,
+)
+
+__all__ = ["READER", "decode_row", "encode_row"]
+
+READER: Final = 1
+"""The highest reader version that this code honours."""
+
+_OWN: Final = "natscron"
+_SHARED_LIMIT: Final = 10_000
+_NOTHING: Final[dict[str, Any]] = {}
+"""Stands in for every empty mapping of a stored job; jobs are frozen, and nobody writes into one."""
+
+
+class _Owned(msgspec.Struct, omit_defaults=True):
+    """What the store owns of a row. None: to be taken from the row's own message."""
+
+    reader: int = 0
+    generation: int | None = None
+    created_at: int | None = None
+    anchor: int | None = None
+    counts_from: Stamp | None = None
+    previous: tuple[Version, ...] = ()
+
+
+class _Shared:
+    """Equal values of stored jobs are kept once. Bounded: a full table starts again, which costs memory only."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Any, Any] = {}
+
+    def __call__(self, value: Any) -> Any:  # noqa: ANN401 - hands back what it is given
+        kept = self._kept
+        if len(kept) >= _SHARED_LIMIT:
+            kept.clear()
+        return kept.setdefault(value, value)
+
+
+_schedules = _Shared()
+_policies = _Shared()
+
+
+def encode_row(job: Job) -> bytes:
+    """The row for ``job``. ``created_at_ms`` 0: a creating write; ``counts_from`` empty: counts from this write."""
+    shown = content(job)
+    own: dict[str, Any] = {"reader": 1}
+    if job.created_at_ms:
+        own["generation"] = job.generation
+        own["created_at"] = job.created_at_ms
+        own["anchor"] = job.anchor_ms
+    if job.counts_from != Stamp():
+        own["counts_from"] = job.counts_from
+    if job.previous:
+        own["previous"] = [_version(version) for version in job.previous]
+    shown[_OWN] = own
+    try:
+        return msgspec.json.encode(shown)
+    except OverflowError:
+        shown[_OWN] = msgspec.to_builtins(own)
+        return json.dumps(shown, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _version(version: Version) -> dict[str, Any]:
+    shown: dict[str, Any] = {"since": version.since}
+    if version.schedule is not None:
+        shown["schedule"] = schedule_json(version.schedule)
+    return shown
+
+
+def decode_row(key: str, value: bytes, stamp: Stamp, limit: int | None = None) -> Job:
+    """The job stored under ``key`` by the message with ``stamp``. Never raises: see ``Job.invalid``.
+
+    A row of the Go version has generation 0 and counts from its own message.
+    ``limit`` is the most bytes a row may have (default: the decoder's own).
+    """
+    job_id = id_of(key)
+    try:
+        if limit is not None and len(value) > limit:
+            raise ValidationError(f"row of {len(value)} bytes is over the limit of {limit}")
+        return _decode(key, job_id, value, stamp)
+    except (NatscronError, msgspec.MsgspecError, ValueError, RecursionError) as error:
+        return Job(
+            id=job_id,
+            invalid=str(error) or type(error).__name__,
+            headers=_NOTHING,
+            labels=_NOTHING,
+            extra=_NOTHING,
+            revision=stamp.seq,
+            created_at_ms=stamp.at_ms,
+            updated_at_ms=stamp.at_ms,
+            anchor_ms=stamp.at_ms,
+            counts_from=stamp,
+        )
+
+
+def _decode(key: str, job_id: str, value: bytes, stamp: Stamp) -> Job:
+    found = as_object(decode(value), GO_TYPE)
+    own = found.pop(_OWN, None)
+    owned = None if own is None else _owned(own)
+    parsed = job_from_fields(found).job
+    if parsed.id != job_id or key_of(parsed.id) != key:
+        raise ValidationError(f"the row's subject {parsed.id[:256]!r} does not belong to its key {key!r}")
+    generation, created, anchor, counts_from = 0, stamp.at_ms, stamp.at_ms, stamp
+    previous: tuple[Version, ...] = ()
+    if owned is not None:
+        generation = stamp.seq if owned.generation is None else owned.generation
+        created = created if owned.created_at is None else owned.created_at
+        anchor = anchor if owned.anchor is None else owned.anchor
+        counts_from = owned.counts_from or stamp
+        previous = owned.previous
+    return Job(
+        id=job_id,
+        schedule=_schedule(parsed.schedule),
+        payload=parsed.payload,
+        headers=parsed.headers or _NOTHING,
+        delivery=parsed.delivery,
+        catchup=_catchup(parsed.catchup),
+        overlap=parsed.overlap,
+        timeout_ms=parsed.timeout_ms,
+        retry=_retry(parsed.retry),
+        labels=parsed.labels or _NOTHING,
+        paused=parsed.paused,
+        note=parsed.note,
+        extra=parsed.extra or _NOTHING,
+        old_format=parsed.old_format,
+        generation=generation,
+        revision=stamp.seq,
+        created_at_ms=created,
+        updated_at_ms=stamp.at_ms,
+        anchor_ms=anchor,
+        counts_from=counts_from,
+        previous=previous,
+    )
+
+
+def _owned(own: Any) -> _Owned:  # noqa: ANN401 - any JSON value
+    # The reader comes first: a later version may have changed the shape of all the rest.
+    reader = own.get("reader", 0) if isinstance(own, dict) else 0
+    if isinstance(reader, int) and reader > READER:
+        raise ValidationError(f"the row needs reader version {reader}; this version reads up to {READER}")
+    return msgspec.convert(own, _Owned)
+
+
+def _schedule(spec: ScheduleSpec | None) -> ScheduleSpec | None:
+    shared: ScheduleSpec | None = None if spec is None else _schedules(spec)
+    return shared
+
+
+def _catchup(found: CatchUp) -> CatchUp:
+    shared: CatchUp = DEFAULT_CATCHUP if found == DEFAULT_CATCHUP else _policies(found)
+    return shared
+
+
+def _retry(found: Retry) -> Retry:
+    shared: Retry = DEFAULT_RETRY if found == DEFAULT_RETRY else _policies(found)
+    return shared
