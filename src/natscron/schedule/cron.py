@@ -1,0 +1,221 @@
+"""Cron schedules: a wall-clock pattern laid over a zone, with rules for what happens when clocks change.
+
+A zone is a row of stretches with one offset each. Within a stretch a search is one look at the pattern. Between two
+stretches the wall clock either skips some seconds (a gap) or shows some twice (a fold), and the two rules decide:
+
+* gap: ``run_after`` collapses the slots inside into one, at the first instant after the gap; ``shift`` keeps each at
+  the offset before the gap; ``skip`` drops them.
+* fold: ``first`` and ``last`` fire in one of the two passes, ``both`` in each.
+
+The result is always strictly later than the start: every candidate is compared as an instant, never as a wall time.
+"""
+
+from bisect import bisect_right
+from enum import StrEnum
+
+from natscron.schedule.base import MAX_MS, ScheduleBase
+from natscron.schedule.days import NEVER
+from natscron.schedule.pattern import Pattern
+from natscron.schedule.zones import HORIZON, PERIOD, REPEATS_FROM, Zone
+
+__all__ = ["CronSchedule", "Fold", "Gap", "ZonedCronSchedule"]
+
+_MAX_S = MAX_MS // 1000
+_BOUND = 50 * 366 * 86_400  # the search bound of 50 years, in seconds
+
+
+class Gap(StrEnum):
+    """What happens to slots that a clock change skips."""
+
+    RUN_AFTER = "run_after"
+    SKIP = "skip"
+    SHIFT = "shift"
+
+
+class Fold(StrEnum):
+    """In which pass slots fire that a clock change repeats."""
+
+    FIRST = "first"
+    LAST = "last"
+    BOTH = "both"
+
+
+class CronSchedule(ScheduleBase):
+    """A cron expression in UTC, where clocks do not change."""
+
+    __slots__ = ("_expression", "pattern")
+
+    def __init__(self, expression: str, pattern: Pattern) -> None:
+        self._expression = expression
+        self.pattern = pattern
+
+    @property
+    def expression(self) -> str:
+        """The expression as given, without its zone prefix."""
+        return self._expression
+
+    @property
+    def zone_name(self) -> str:
+        """The IANA name of the zone."""
+        return "UTC"
+
+    def next_after_ms(self, t_ms: int) -> int | None:
+        """The first slot strictly later than ``t_ms``, or None if there is none within 50 years."""
+        wall = self.pattern.after(t_ms // 1000 if t_ms >= 0 else -1)
+        return wall * 1000 if wall <= _MAX_S else None
+
+    def last_at_or_before_ms(self, t_ms: int) -> int | None:
+        """The last slot not later than ``t_ms``, or None."""
+        wall = self.pattern.before(min(t_ms, MAX_MS) // 1000)
+        return wall * 1000 if wall >= 0 else None
+
+
+class ZonedCronSchedule(CronSchedule):
+    """A cron expression in a zone."""
+
+    __slots__ = ("fold", "gap", "zone")
+
+    def __init__(self, expression: str, pattern: Pattern, zone: Zone, gap: Gap, fold: Fold) -> None:
+        super().__init__(expression, pattern)
+        self.zone = zone
+        self.gap = gap
+        self.fold = fold
+
+    @property
+    def zone_name(self) -> str:
+        """The IANA name of the zone."""
+        return self.zone.name
+
+    def next_after_ms(self, t_ms: int) -> int | None:
+        """The first slot strictly later than ``t_ms``, or None if there is none within 50 years."""
+        second = t_ms // 1000 if t_ms >= 0 else -1
+        if second >= _MAX_S:
+            return None
+        folded = 0
+        if second >= REPEATS_FROM + PERIOD:
+            folded = (second - REPEATS_FROM) // PERIOD * PERIOD
+        found = self._after(second - folded) + folded
+        return found * 1000 if found <= _MAX_S else None
+
+    def last_at_or_before_ms(self, t_ms: int) -> int | None:
+        """The last slot not later than ``t_ms``, or None."""
+        if t_ms < 0:
+            return None
+        second = min(t_ms, MAX_MS) // 1000
+        folded = 0
+        if second >= REPEATS_FROM + PERIOD:
+            # One period is left on top, so that 50 years back from here lie where the rules already repeat.
+            folded = (second - REPEATS_FROM) // PERIOD * PERIOD
+        found = self._before(second - folded)
+        return (found + folded) * 1000 if found >= 0 else None
+
+    def _after(self, t: int) -> int:
+        """The first slot after ``t``, in seconds; NEVER if there is none within the bound."""
+        table = self.zone.table
+        if not table.safe_from <= t < table.safe_until:
+            table = self.zone.around(t)
+        changes, offsets = table.at, table.offset
+        after = self.pattern.after
+        i = bisect_right(changes, t)
+        offset = offsets[i]
+        wall = t + offset
+        shifted = NEVER  # a slot of a gap behind us that ``shift`` moved to after t
+        if i:
+            change, previous = changes[i - 1], offsets[i - 1]
+            if previous > offset:
+                if self.fold is Fold.FIRST and wall < change + previous:
+                    wall = change + previous - 1  # still in the second pass
+            elif self.gap is Gap.SHIFT and t + previous < change + offset:
+                found = after(t + previous)
+                if found < change + offset:
+                    shifted = found - previous
+        found = after(wall)
+        bound = t + _BOUND
+        while True:
+            slot = found - offset
+            if i == len(changes):
+                if slot < table.end:
+                    break
+                if slot > bound or table.end >= HORIZON:
+                    return shifted
+                table = self.zone.cover(table.start, table.end + 1)
+                changes, offsets = table.at, table.offset
+                continue
+            change, following = changes[i], offsets[i + 1]
+            if slot < change and not (self.fold is Fold.LAST and found >= change + following):
+                break
+            if following > offset:
+                if found < change + following:  # inside the gap
+                    if self.gap is Gap.RUN_AFTER:
+                        slot = change
+                        break
+                    if self.gap is Gap.SHIFT:
+                        shifted = min(shifted, slot)
+                    found = after(change + following - 1)
+            elif self.fold is not Fold.FIRST:
+                found = after(change + following - 1)
+            i += 1
+            offset = following
+            if found - offset > bound:
+                return shifted
+        return min(slot, shifted)
+
+    def _before(self, t: int) -> int:
+        """The last slot at or before ``t``, in seconds; negative if there is none."""
+        table = self.zone.table
+        if not table.safe_from <= t < table.safe_until:
+            table = self.zone.around(t)
+        before = self.pattern.before
+        bound = t - _BOUND
+        i = bisect_right(table.at, t)
+        found = NEVER
+        while t >= bound:
+            changes, offsets = table.at, table.offset
+            offset = offsets[i]
+            wall = t + offset
+            if i < len(changes) and self.fold is Fold.LAST:
+                wall = min(wall, changes[i] + min(offset, offsets[i + 1]) - 1)
+            if found > wall:
+                found = before(wall)
+            if i == 0:
+                if found >= table.start + offset or table.start == 0:
+                    return found - offset
+                table = self.zone.cover(table.start - 1, table.end)
+                i = bisect_right(table.at, t)
+                continue
+            change, previous = changes[i - 1], offsets[i - 1]
+            first_wall = change + offset
+            if previous > offset and self.fold is Fold.FIRST:
+                first_wall = change + previous
+            slot = found - offset if found >= first_wall else -NEVER
+            if previous < offset:
+                slot = max(slot, self._in_gap(t, change, previous, offset))
+            if slot >= change:
+                return slot
+            t = change - 1
+            i -= 1
+        return -NEVER
+
+    def _in_gap(self, t: int, change: int, previous: int, offset: int) -> int:
+        """The last slot at or before ``t`` that comes out of the gap at ``change``; minus NEVER if none does."""
+        if self.gap is Gap.SKIP:
+            return -NEVER
+        shift = self.gap is Gap.SHIFT
+        found = self.pattern.before(min(t + previous, change + offset - 1) if shift else change + offset - 1)
+        if found < change + previous:
+            return -NEVER
+        return found - previous if shift else change
+
+    def mark(self, slot_ms: int) -> str:
+        """``moved`` if a clock change moved this slot, ``repeated`` if it is a slot's second pass, else empty."""
+        second = slot_ms // 1000
+        if second >= REPEATS_FROM + PERIOD:
+            second -= (second - REPEATS_FROM) // PERIOD * PERIOD
+        table = self.zone.around(second)
+        i = bisect_right(table.at, second)
+        wall = second + table.offset[i]
+        if self.pattern.before(wall) != wall:
+            return "moved"
+        if i and self.fold is Fold.BOTH and wall < table.at[i - 1] + table.offset[i - 1]:
+            return "repeated"
+        return ""

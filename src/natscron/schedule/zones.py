@@ -1,0 +1,151 @@
+"""Time zones as sorted lists of clock changes, so that a search needs integers only.
+
+:mod:`zoneinfo` knows the offset at an instant but not when it next changes. :class:`Zone` asks it once for each day
+of the decades that are really used, narrows every change down to its second, and keeps the result in an immutable
+:class:`Table`. A zone's table is replaced as a whole, so readers in other threads see the old one or the new one.
+
+:func:`clear_cache` drops what was read: call it daily, because a host's zone data is updated under running
+processes. Schedules hold the :class:`Zone`, not the table, and so see the new data by their next call.
+"""
+
+import datetime as dt
+import zoneinfo
+from functools import partial
+from typing import Final, NamedTuple
+
+from natscron.errors import ValidationError
+
+__all__ = ["HORIZON", "MARGIN", "PERIOD", "REPEATS_FROM", "Table", "Zone", "clear_cache", "zone_named"]
+
+_DAY: Final = 86_400
+_DECADE: Final = 3_652 * _DAY
+MARGIN: Final = 800 * _DAY
+"""Seconds around an instant that a table covers at least, so that the changes next to it are known."""
+PERIOD: Final = 146_097 * _DAY
+"""Seconds after which calendar, weekdays and (from :data:`REPEATS_FROM`) every zone's rule repeat: 400 years."""
+REPEATS_FROM: Final = 4_102_444_800
+"""2100-01-01 in seconds. No zone has explicit changes after it, only its yearly rule."""
+HORIZON: Final = REPEATS_FROM + PERIOD + 100 * 366 * _DAY
+"""No table reaches further, in seconds: later instants are folded back by :data:`PERIOD`."""
+_MAX_NAME: Final = 64
+
+
+class Table(NamedTuple):
+    """The changes of one zone between two instants (seconds since 1970 UTC)."""
+
+    start: int
+    end: int
+    at: tuple[int, ...]
+    """Instants in (start, end] at which the offset changes, sorted."""
+    offset: tuple[int, ...]
+    """``offset[i]``, in seconds east of UTC, holds before ``at[i]`` and from ``at[i - 1]`` on; one longer than ``at``."""
+    safe_from: int
+    """Searches that begin at or after this have their neighbourhood in the table ..."""
+    safe_until: int
+    """... if they also begin before this."""
+
+
+_NOTHING: Final = Table(0, 0, (), (0,), 0, 0)
+
+
+class Zone:
+    """One IANA zone; there is one object per name."""
+
+    __slots__ = ("_info", "name", "table")
+
+    def __init__(self, name: str, info: zoneinfo.ZoneInfo) -> None:
+        self.name = name
+        self._info = info
+        self.table = _NOTHING
+
+    def _offset(self, second: int) -> int:
+        offset = dt.datetime.fromtimestamp(second, self._info).utcoffset()
+        return 0 if offset is None else offset // dt.timedelta(seconds=1)
+
+    def _changes(self, start: int, end: int) -> tuple[list[int], list[int]]:
+        """The changes in (start, end] and the offsets from each of them on."""
+        at: list[int] = []
+        offsets: list[int] = []
+        stamp = partial(dt.datetime.fromtimestamp, tz=self._info)
+        known, before = start, stamp(start).utcoffset()
+        for probe in [*range(start + _DAY, end, _DAY), end]:
+            after = stamp(probe).utcoffset()
+            while before != after:
+                low, high = known, probe  # the offset is ``before`` at low and another one at high
+                while high - low > 1:
+                    middle = (low + high) // 2
+                    if stamp(middle).utcoffset() == before:
+                        low = middle
+                    else:
+                        high = middle
+                at.append(high)
+                offsets.append(self._offset(high))
+                known, before = high, stamp(high).utcoffset()
+            known = probe
+        return at, offsets
+
+    def cover(self, start: int, end: int) -> Table:
+        """A table that reaches from ``start`` to ``end`` (seconds), cut to 1970 and :data:`HORIZON`; keeps it."""
+        table = self.table
+        start = max(start // _DECADE * _DECADE, 0)
+        end = min(-(-end // _DECADE) * _DECADE, HORIZON)
+        if table is _NOTHING:
+            table = Table(start, start, (), (self._offset(start),), 0, 0)
+        if start < table.start:
+            at, offsets = self._changes(start, table.start)
+            at_all = (*at, *table.at)
+            table = table._replace(start=start, at=at_all, offset=(self._offset(start), *offsets, *table.offset[1:]))
+        if end > table.end:
+            at, offsets = self._changes(table.end, end)
+            table = table._replace(end=end, at=(*table.at, *at), offset=(*table.offset, *offsets))
+        safe_from = -1 if table.start == 0 else table.start + MARGIN
+        self.table = table._replace(safe_from=safe_from, safe_until=table.end - MARGIN)
+        return self.table
+
+    def around(self, second: int) -> Table:
+        """A table that covers :data:`MARGIN` on both sides of ``second``."""
+        return self.cover(second - MARGIN, second + MARGIN)
+
+    def offset_at(self, second: int) -> int:
+        """Seconds east of UTC at an instant from 1970 to 9999."""
+        return self._offset(second)
+
+    def reload(self) -> None:
+        """Read the zone's data again. A zone that is gone keeps what was known of it."""
+        info = _load(self.name)
+        if info is not None:
+            self._info = info
+        self.table = _NOTHING
+
+
+_zones: dict[str, Zone] = {}
+
+
+def _load(name: str) -> zoneinfo.ZoneInfo | None:
+    try:
+        return zoneinfo.ZoneInfo.no_cache(name)
+    except (KeyError, ValueError, OSError):  # unknown; malformed, or a path outside; a folder, or an unreadable file
+        return None
+
+
+def zone_named(name: str) -> Zone:
+    """The zone of an IANA name; the same object each time, so memory is bounded by the number of real zones.
+
+    Raises :class:`~natscron.errors.ValidationError` with Go's text if it is not known. ``right/*`` (which counts leap
+    seconds) and ``localtime`` (which differs from host to host) are not zones here.
+    """
+    zone = _zones.get(name)
+    if zone is not None:
+        return zone
+    usable = name and len(name) <= _MAX_NAME and name.isascii() and name != "localtime"
+    info = _load(name) if usable and not name.startswith("right/") else None
+    if info is None:
+        shown = name if len(name) <= _MAX_NAME else name[:_MAX_NAME] + "..."
+        raise ValidationError(f"unknown time zone {shown}")
+    return _zones.setdefault(name, Zone(name, info))
+
+
+def clear_cache() -> None:
+    """Forget all zone data, so that it is read again when next needed. Compiled schedules follow."""
+    for zone in list(_zones.values()):
+        zone.reload()
