@@ -108,8 +108,8 @@ def kind(value: Any) -> str:  # noqa: ANN401 - any JSON value
 
 
 def _check_depth(value: Any) -> None:  # noqa: ANN401 - any JSON value
-    level: list[Any] = [value]
-    for _ in range(MAX_DEPTH + 1):
+    level: list[Any] = [value]  # what is opened at one depth
+    for _ in range(MAX_DEPTH):
         below: list[Any] = []
         for item in level:
             children: Iterable[Any]
