@@ -1,10 +1,8 @@
 """Never run, only checked by mypy: the public API as a user's own type checker sees it."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, assert_type
 
 from nats.aio.client import Client
-from typing_extensions import assert_type
 
 from natscron.errors import JobNotFoundError, NatscronError
 from natscron.server import Server, ServerOptions
@@ -31,7 +29,7 @@ async def embedding(connection: Client) -> None:
 
 
 async def jobs(server: Server) -> None:
-    job: Mapping[str, Any] = {"subject": "demo.tick", "schedule": {"every": "1s"}}
+    job: dict[str, Any] = {"subject": "demo.tick", "schedule": {"every": "1s"}}
     await server.create_job(job)
     await server.create_job(b'{"subject": "demo.tick", "schedule": {"every": "1s"}}')
     await server.update_job(job)

@@ -1,0 +1,84 @@
+"""What the documents say about names, defaults and formats is what the code has."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from natscron.codec.job import parse_job
+from natscron.codec.run import decode_run, run_to_json
+from natscron.config import Settings, load_settings
+from natscron.durations import parse_duration
+from natscron.model import Reason
+
+ROOT = Path(__file__).parents[2]
+DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")])
+UNSET_DEFAULTS = {None, "", ()}
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of every table row in a text, headings left out."""
+    lines = re.findall(r"^\|(.*)\|$", text, re.MULTILINE)
+    return [[cell.strip() for cell in line.split("|")] for line in lines if not set(line) <= set("|- ")]
+
+
+def section(path: Path, heading: str) -> str:
+    return path.read_text().split(f"\n{heading}\n", 1)[1].split("\n## ", 1)[0]
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_every_link_to_a_file_leads_to_one(path: Path) -> None:
+    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)(?:#[^)]*)?\)", path.read_text())
+    assert [target for target in targets if not (path.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("table", [field.name for field in msgspec.structs.fields(Settings)])
+def test_every_setting_is_documented_with_its_default(table: str) -> None:
+    kind: Any = type(getattr(Settings(), table))
+    documented = {
+        cells[0].strip("`"): cells[2].strip("`")
+        for cells in rows(section(ROOT / "docs" / "configuration.md", f"## [{table}]"))
+        if cells[0].startswith("`")
+    }
+    fields = {field.name.removesuffix("_ms"): field for field in msgspec.structs.fields(kind)}
+    assert set(documented) == set(fields)
+    for key, field in fields.items():
+        if field.default in UNSET_DEFAULTS:
+            continue
+        if field.name.endswith("_ms"):
+            assert parse_duration(documented[key]) == field.default * 1_000_000, key
+        else:
+            assert documented[key] == str(field.default).lower(), key
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_every_configuration_file_shown_loads(path: Path, tmp_path: Path) -> None:
+    for block in blocks(path, "toml"):
+        file = tmp_path / "natscron.toml"
+        file.write_text(block)
+        assert isinstance(load_settings(file=file), Settings)
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_every_job_shown_is_one_without_warnings(path: Path) -> None:
+    for block in blocks(path, "json"):
+        value = msgspec.json.decode(block)
+        if "schedule" in value:
+            assert parse_job(block.encode()).warnings == ()
+
+
+def test_the_run_shown_has_the_fields_of_a_run() -> None:
+    [block] = [one for one in blocks(ROOT / "docs" / "message-format.md", "json") if '"run_id"' in one]
+    assert run_to_json(decode_run(block.encode())) == msgspec.json.decode(block)
+
+
+def test_every_reason_is_documented() -> None:
+    text = section(ROOT / "docs" / "message-format.md", "## Runs")
+    documented = {cells[0].strip("`") for cells in rows(text) if cells[0].startswith("`")}
+    assert documented == {reason.value for reason in Reason}
