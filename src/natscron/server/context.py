@@ -1,0 +1,31 @@
+"""What the API's calls have in common; put together once, in ``app``."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from natscron.clock import Clock
+from natscron.engine.target import Target
+from natscron.server.admission import Admission
+from natscron.server.deciding import Deciding
+from natscron.server.freshness import Freshness
+from natscron.storage.protocol import Storage
+
+__all__ = ["Context"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Context:
+    """One service, seen from its API."""
+
+    name: str
+    instance_id: str
+    store: Storage
+    engine: Deciding
+    target: Target
+    admission: Admission
+    clock: Clock
+    fresh: Freshness
+    max_reply: Callable[[], int]
+    """The most bytes that one reply may have now."""
+    notes: Callable[[], list[str]]
+    """What an operator should know besides what the engine says."""

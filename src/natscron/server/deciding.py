@@ -1,0 +1,68 @@
+"""What the API needs of the engine, as a Protocol: tests put a small one in its place."""
+
+from typing import Any, Protocol
+
+import msgspec
+
+from natscron.engine.table import Entry, JobTable
+from natscron.model import JobState, Mark, Ms, Run
+
+__all__ = ["Deciding", "Status"]
+
+
+class Status(Protocol):
+    """The engine's state at one moment; see :class:`natscron.engine.engine.EngineStatus`."""
+
+    is_leader: bool
+    leader: str | None
+    epoch: int
+    mark_ms: Ms | None
+    instances: list[str]
+    lateness_p50_ms: float | None
+    lateness_p99_ms: float | None
+    started_at_ms: Ms
+    blocked: str | None
+    warnings: list[str]
+
+
+class Deciding(Protocol):
+    """The engine, as the API sees it."""
+
+    @property
+    def table(self) -> JobTable:
+        """The hot table."""
+        ...
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this instance leads."""
+        ...
+
+    @property
+    def mark(self) -> Mark | None:
+        """The last mark seen; None while there is none."""
+        ...
+
+    def status(self) -> Status:
+        """The state now."""
+        ...
+
+    def last_run_ms(self, job_id: str) -> Ms | None:
+        """When the job ran last, as far as this instance knows."""
+        ...
+
+    def next_run_ms(self, job_id: str) -> Ms | None:
+        """When the job runs next."""
+        ...
+
+    def state_of(self, entry: Entry) -> JobState:
+        """What the job is doing."""
+        ...
+
+    async def trigger(self, job_id: str, payload: Any = msgspec.UNSET, key: str | None = None) -> str:  # noqa: ANN401 - any JSON value
+        """Ask for a run now; its id."""
+        ...
+
+    def record(self, run: Run) -> None:
+        """Put a record into the history."""
+        ...

@@ -1,0 +1,166 @@
+"""The API's reads of jobs: one, a page of them, and when a schedule is due."""
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from natscron.codec import job_view, ms_to_text, text_to_ms
+from natscron.codec.fields import schedule as read_schedule
+from natscron.engine.table import Entry
+from natscron.errors import JobNotFoundError, ValidationError
+from natscron.schedule import resolve_spec
+from natscron.server.admission import schedule_of
+from natscron.server.context import Context
+from natscron.server.deciding import Deciding
+from natscron.server.jobs import Input, Reply
+from natscron.server.replies import encode
+from natscron.server.requests import ListRequest, PreviewRequest, SubjectRequest, read
+from natscron.server.subjects import go_accepts, matcher
+
+__all__ = ["Lookups"]
+
+_YIELD_EVERY: Final = 500
+_ROOM: Final = 1024
+"""Bytes of a reply that are not jobs: braces, ``next``, ``total``, headers."""
+
+
+class Lookups:
+    """Reads, each after the table has caught up."""
+
+    def __init__(self, context: Context) -> None:
+        self._engine = context.engine
+        self._target = context.target
+        self._admission = context.admission
+        self._clock = context.clock
+        self._fresh = context.fresh
+        self._max_reply = context.max_reply
+
+    async def get(self, data: Input) -> Reply:
+        """One job."""
+        subject = read(SubjectRequest, data).subject
+        await self._fresh.catch_up()
+        return self.view(self._entry(subject))
+
+    async def page(self, data: Input) -> Reply:
+        """Jobs, oldest change first, as many as fit into one message; ``{"jobs":null}`` if there is none."""
+        request = read(ListRequest, data, empty_is_default=True)
+        wanted = _filters(request, self._engine)
+        cursor = _cursor(request.cursor)
+        await self._fresh.catch_up()
+        # From here on the table is read at one moment; only the encoding below takes breaks.
+        entries = self._engine.table.entries()
+        if wanted:
+            kept: list[Entry] = []
+            for chunk in _chunks(entries):
+                kept += [entry for entry in chunk if all(test(entry) for test in wanted)]
+                await asyncio.sleep(0)
+            entries = kept
+        total = len(entries)
+        if not total:
+            return {"jobs": None}
+        start = bisect_right(entries, cursor, key=_revision)
+        stop = total if request.limit is None else min(total, start + request.limit)
+        room = max(self._max_reply() - _ROOM, _ROOM)
+        shown: list[dict[str, Any]] = []
+        for place in range(start, stop):
+            view = self.view(entries[place])
+            room -= len(encode(view)) + 1
+            # One job that is larger than a message is shown without its payload rather than hiding all after it.
+            if room < 0 and not shown:
+                view = {key: value for key, value in view.items() if key not in _LARGE}
+            elif room < 0:
+                stop = place
+                break
+            shown.append(view)
+            if len(shown) % _YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+        reply: Reply = {"jobs": shown}
+        if stop < total and shown:
+            reply["next"] = str(_revision(entries[stop - 1]))
+        reply["total"] = total
+        return reply
+
+    async def preview(self, data: Input) -> Reply:
+        """When a schedule, or a stored job's, is due next."""
+        request = read(PreviewRequest, data)
+        now_ms = self._clock.now_ms()
+        after_ms = now_ms if request.after is None else text_to_ms(request.after)
+        if request.schedule is not None:
+            spec, anchor_ms, seed = read_schedule(request.schedule), now_ms, request.subject
+        else:
+            await self._fresh.catch_up()
+            job = self._entry(request.subject).job
+            if job.invalid is not None:
+                raise ValidationError(f"job {job.id!r} cannot be honoured: {job.invalid}")
+            spec, anchor_ms, seed = job.schedule, job.anchor_ms, job.id
+        if spec is not None:
+            spec = resolve_spec(spec, now_ms)
+        schedule, warnings = schedule_of(
+            spec, anchor_ms=anchor_ms, seed=seed, min_interval_ns=self._admission.min_interval_ns
+        )
+        slots: list[str] = []
+        slot = schedule.next_after_ms(after_ms)
+        while slot is not None and len(slots) < request.count:
+            slots.append(ms_to_text(slot))
+            slot = schedule.next_after_ms(slot)
+        reply: Reply = {"slots": slots}
+        if warnings:
+            reply["warnings"] = list(warnings)
+        return reply
+
+    def view(self, entry: Entry) -> Reply:
+        """A job as replies show it."""
+        job = entry.job
+        return job_view(
+            job,
+            state=self._engine.state_of(entry),
+            next_run_ms=self._engine.next_run_ms(job.id),
+            last_run_ms=self._engine.last_run_ms(job.id),
+            delivery_effective=None if job.invalid is not None else self._target.delivery_of(job),
+        )
+
+    def _entry(self, subject: str) -> Entry:
+        entry = self._engine.table.get(subject)
+        if entry is None:
+            go = "nats: key not found" if go_accepts(subject) else "nats: invalid key"
+            raise JobNotFoundError(f"{go}: there is no job {subject[:200]!r}")
+        return entry
+
+
+_LARGE: Final = frozenset({"payload", "headers", "labels", "note"})
+
+
+def _revision(entry: Entry) -> int:
+    return entry.job.revision
+
+
+def _chunks(entries: list[Entry]) -> Iterator[list[Entry]]:
+    for start in range(0, len(entries), 2000):
+        yield entries[start : start + 2000]
+
+
+def _cursor(text: str) -> int:
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit() and len(text) < 20):  # noqa: PLR2004 - 64 bits
+        raise ValidationError(f"cursor {text[:40]!r} is none of ours; give the 'next' of the page before")
+    return int(text)
+
+
+def _filters(request: ListRequest, engine: Deciding) -> list[Callable[[Entry], bool]]:
+    tests: list[Callable[[Entry], bool]] = []
+    if request.pattern:
+        hit = matcher(request.pattern)
+        tests.append(lambda entry: hit(entry.job.id))
+    if request.label:
+        name, equals, value = request.label.partition("=")
+        if not name:
+            raise ValidationError(f"label {request.label[:80]!r} names no label; give NAME or NAME=VALUE")
+        if equals:
+            tests.append(lambda entry: entry.job.labels.get(name) == value)
+        else:
+            tests.append(lambda entry: name in entry.job.labels)
+    if request.state is not None:
+        tests.append(lambda entry: engine.state_of(entry) is request.state)
+    return tests
