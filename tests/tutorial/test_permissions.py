@@ -1,0 +1,111 @@
+"""The NATS configuration in docs/permissions.md is enough for each kind of user, and refuses what it says."""
+
+import asyncio
+import json
+import re
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import nats
+import pytest
+from nats.aio.client import Client
+
+from natscron.server import Server, ServerOptions
+
+pytestmark = pytest.mark.anyio
+
+PAGE = Path(__file__).parents[2] / "docs" / "permissions.md"
+
+
+@pytest.fixture
+async def address(tmp_path: Path) -> AsyncIterator[str]:
+    """A NATS server with the documented configuration."""
+    [configuration] = re.findall(r"^```text\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    # JetStream's folder is not part of the permissions.
+    text = f'{configuration}\njetstream {{ store_dir: "{tmp_path / "store"}" }}\n'
+    (tmp_path / "nats.conf").write_text(text)
+    program = shutil.which("nats-server")
+    assert program, "nats-server is one of the development dependencies; run the tests by `make test`"
+    process = await asyncio.create_subprocess_exec(
+        program, "-c", str(tmp_path / "nats.conf"), "-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", str(tmp_path),
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    try:
+        seen = b""
+        async with asyncio.timeout(10):
+            while b"Server is ready" not in seen:
+                line = await process.stderr.readline()
+                assert line, seen.decode()
+                seen += line
+        drain = asyncio.create_task(process.stderr.read())
+        [ports] = tmp_path.glob("*.ports")  # noqa: ASYNC240 - one small folder
+        yield json.loads(ports.read_text())["nats"][0].removeprefix("nats://")
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+    await drain
+
+
+class Complaints:
+    """What NATS told a client that it may not do."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    async def __call__(self, error: Exception) -> None:
+        self.heard.append(str(error))
+
+
+async def connect(address: str, user: str, password: str, complaints: Complaints) -> Client:
+    return await nats.connect(f"nats://{user}:{password}@{address}", error_cb=complaints)
+
+
+async def test_the_documented_permissions_are_enough(address: str, caplog: pytest.LogCaptureFixture) -> None:
+    complaints = Complaints()
+    worker = await connect(address, "worker", "worker", complaints)
+    operator = await connect(address, "operator", "operator", complaints)
+    viewer = await connect(address, "viewer", "viewer", complaints)
+    done = asyncio.Event()
+
+    async def work(message: nats.aio.msg.Msg) -> None:
+        await message.respond(b"done")
+        done.set()
+
+    await worker.subscribe("app.work", queue="workers", cb=work)
+    await worker.flush()
+    records = await operator.subscribe("nats-cron.log.app.>")
+
+    url = f"nats://natscron:service@{address}"
+    async with Server(ServerOptions(nats_url=url)), Server(ServerOptions(nats_url=url, instance_id="second")):
+        job = {"subject": "app.work", "schedule": {"every": "200ms"}, "delivery": "request"}
+        created = await operator.request("nats-cron.jobs.create", json.dumps(job).encode(), timeout=10)
+        assert json.loads(created.data)["status"] == "created"
+        async with asyncio.timeout(15):
+            await done.wait()
+        record = json.loads((await records.next_msg(timeout=15)).data)
+        assert (record["job"], record["status"]) == ("app.work", "completed")
+        for subject in ("jobs.list", "runs.list", "cluster.info", "status"):
+            reply = await viewer.request(f"nats-cron.{subject}", b"", timeout=10)
+            assert "Nats-Service-Error" not in (reply.headers or {}), subject
+        for endpoint in ("jobs.pause", "jobs.resume", "jobs.trigger", "jobs.delete"):
+            reply = await operator.request(f"nats-cron.{endpoint}", b'{"subject": "app.work"}', timeout=10)
+            assert "Nats-Service-Error" not in (reply.headers or {}), endpoint
+    for client in (worker, operator, viewer):
+        await client.close()
+    assert complaints.heard == []
+    assert "ermissions violation" not in caplog.text
+
+
+async def test_who_may_look_may_not_change(address: str) -> None:
+    complaints = Complaints()
+    viewer = await connect(address, "viewer", "viewer", complaints)
+    async with Server(ServerOptions(nats_url=f"nats://natscron:service@{address}")) as server:
+        await viewer.publish("nats-cron.jobs.create", b'{"subject": "app.x", "schedule": {"every": "1h"}}')
+        await viewer.flush()
+        # Its complaint comes before the answer to the flush.
+        assert [text for text in complaints.heard if "nats-cron.jobs.create" in text]
+        assert await server.list_jobs() is not None
+    await viewer.close()
