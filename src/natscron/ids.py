@@ -41,12 +41,14 @@ def _compose(time_ms: int, entropy: bytes) -> str:
     return _text(min(max(time_ms, 0), _MAX_MS) << 80 | int.from_bytes(entropy, "big"))
 
 
-def _hash(fields: tuple[str, ...]) -> "hashlib.blake2b":
-    digest = hashlib.blake2b(digest_size=10)
-    for field in fields:
-        raw = field.encode()
-        digest.update(len(raw).to_bytes(4, "big") + raw)
-    return digest
+def _prefixed(fields: tuple[str, ...]) -> bytes:
+    """Fields with their lengths before them, so that no two lists of fields give the same bytes."""
+    raws = [field.encode() for field in fields]
+    return b"".join([len(raw).to_bytes(4, "big") + raw for raw in raws])
+
+
+def _digest(raw: bytes) -> bytes:
+    return hashlib.blake2b(raw, digest_size=10).digest()
 
 
 def ulid(time_ms: int) -> str:
@@ -56,27 +58,25 @@ def ulid(time_ms: int) -> str:
 
 def keyed_run_id(time_ms: int, *fields: str) -> str:
     """The id that these fields always give: for idempotency keys and backfills. ``time_ms`` is the time part."""
-    return _compose(time_ms, _hash(fields).digest())
+    return _compose(time_ms, _digest(_prefixed(fields)))
 
 
 class RunIds:
-    """Computes one job's scheduled run ids; keeps the hash of the job's own fields, so that a slot costs one update.
+    """Computes one job's scheduled run ids; keeps what is the same for all of them.
 
     ``namespace`` is the service's name, ``generation`` the store's sequence of the job's creation: a job removed and
     added again has other ids.
     """
 
-    __slots__ = ("_base",)
+    __slots__ = ("_prefix",)
 
     def __init__(self, namespace: str, job_id: str, generation: int) -> None:
-        self._base = _hash((namespace, job_id, str(generation)))
+        self._prefix = _prefixed((namespace, job_id, str(generation)))
 
     def at(self, slot_ms: int) -> str:
         """The run id of the slot at ``slot_ms`` (milliseconds since 1970 UTC)."""
-        digest = self._base.copy()
         raw = b"%d" % slot_ms
-        digest.update(len(raw).to_bytes(4, "big") + raw)
-        return _compose(slot_ms, digest.digest())
+        return _compose(slot_ms, _digest(self._prefix + len(raw).to_bytes(4, "big") + raw))
 
 
 def ulid_time_ms(text: str) -> int:

@@ -242,6 +242,8 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     mark: Mark
     holder: Holder | None = None
     takeover_ms: Ms | None = None
+    duration_ms: Ms = 2_000
+    """How long the holder may go without a renewal before others may take it, in their own reckoning."""
     reader: int = 1
     """The lowest reader version that can honour this record."""
 

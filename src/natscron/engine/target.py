@@ -47,8 +47,9 @@ class Target(Protocol):
         ...
 
     def encode(self, job: Job, dispatch: Dispatch, delivery: Delivery) -> Outgoing | Refusal:
-        """The message. Its ``token`` is set (to anything non-empty) exactly for JETSTREAM and REQUEST; the engine
-        replaces it with its own. Never raises for any job: what cannot be encoded is a refusal.
+        """The message; never raises for any job: what cannot be encoded is a refusal.
+
+        Its ``token`` is ``<run id>.<attempt>`` for JETSTREAM and REQUEST, "" for CORE.
         """
         ...
 

@@ -309,6 +309,10 @@ class Storage(JobStore, LeaseStore, ExecutionStore, Protocol):
         """Release everything it opened; never what the caller handed in. Idempotent."""
         ...
 
+    async def sweep(self) -> None:
+        """Housekeeping that one instance at a time does, every few minutes (deletion markers that nobody needs)."""
+        ...
+
     async def health_check(self) -> None:
         """Raise StorageUnavailableError unless the store answers."""
         ...

@@ -1,0 +1,108 @@
+"""History, written behind: what happened is recorded without ever delaying what happens next.
+
+Records queue here and one task stores them in batches, a little later than they came, so that a burst leaves first.
+The store refusing or away: the batch is tried again, at growing distances up to :data:`_RETRY_MAX_S`, for as long as
+the process lives. The queue is bounded: past :data:`QUEUE_MAX` records the oldest are dropped, counted in
+:attr:`HistoryWriter.dropped`, said in the log and in one record of the service's own when the store is back.
+A process that is killed loses what is queued; a clean stop stores it.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from natscron.errors import StorageError
+from natscron.model import Run
+from natscron.storage.protocol import ExecutionStore
+
+log = logging.getLogger("natscron.history")
+
+QUEUE_MAX: Final = 100_000
+_BATCH: Final = 256
+_DELAY_S: Final = 0.05
+_RETRY_FIRST_S: Final = 0.1
+_RETRY_MAX_S: Final = 5.0
+
+
+class HistoryWriter:
+    """Collects run records and stores them in the background."""
+
+    def __init__(self, store: ExecutionStore) -> None:
+        self.dropped = 0
+        self._store = store
+        self._queue: deque[Run] = deque()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to store."""
+        self._task = asyncio.create_task(self._run(), name="natscron history")
+
+    def record(self, run: Run) -> None:
+        """Queue one record."""
+        self._queue.append(run)
+        self._admitted()
+
+    def record_all(self, runs: Sequence[Run]) -> None:
+        """Queue several records."""
+        self._queue.extend(runs)
+        self._admitted()
+
+    def _admitted(self) -> None:
+        over = len(self._queue) - QUEUE_MAX
+        if over > 0:
+            if not self.dropped:
+                log.error(
+                    "history is not being stored fast enough: dropping the oldest records", extra={"queue": QUEUE_MAX}
+                )
+            for _ in range(over):
+                self._queue.popleft()
+            self.dropped += over
+        self._idle.clear()
+        self._wake.set()
+
+    async def flush(self, timeout_s: float) -> bool:
+        """Wait until everything queued is stored; False if that took too long."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self, timeout_s: float) -> None:
+        """Store what is queued within the time, then end."""
+        if self._task is None:
+            return
+        if not await self.flush(timeout_s):
+            log.warning("history: records not stored at stop", extra={"records": len(self._queue)})
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._task = None
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await asyncio.sleep(_DELAY_S)
+            while self._queue:
+                batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
+                await self._store_one(batch)
+                await asyncio.sleep(0)
+            self._idle.set()
+
+    async def _store_one(self, batch: list[Run]) -> None:
+        delay = _RETRY_FIRST_S
+        while True:
+            try:
+                await self._store.save_runs(batch)
+            except StorageError as error:
+                log.warning("history not stored, trying again", extra={"error": str(error), "retry_s": delay})
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, _RETRY_MAX_S)
+            else:
+                return

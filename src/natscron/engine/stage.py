@@ -1,0 +1,109 @@
+"""Turns due slots into encoded runs, ahead of their instant where there is time.
+
+What is staged is still undecided: it waits here by due instant, and what changed meanwhile is left out when the
+instant comes, because its cursor is no longer alive; the planner then has the job's new slots.
+"""
+
+import heapq
+from collections.abc import Callable
+from typing import Final
+
+from natscron.engine.journal import Ready
+from natscron.engine.planner import Due
+from natscron.engine.target import Dispatch, Refusal, Target
+from natscron.errors import LimitExceededError
+from natscron.ids import RunIds
+from natscron.model import Job, Ms, Reason, Run, RunStatus
+from natscron.storage.protocol import LeaderLink
+
+STAGED_MAX: Final = 100_000
+_IDS_MAX: Final = 65_536
+
+
+class Encoder:
+    """Makes a due slot into a :class:`Ready` run; what cannot be sent becomes a record."""
+
+    def __init__(
+        self, namespace: str, instance: str, target: Target, link: LeaderLink, record: Callable[[Run], None]
+    ) -> None:
+        self._namespace = namespace
+        self._instance = instance
+        self._target = target
+        self._link = link
+        self._record = record
+        self._ids: dict[tuple[str, int], RunIds] = {}
+
+    def run_id(self, job: Job, slot_ms: Ms) -> str:
+        """The id of a job's slot."""
+        key = (job.id, job.generation)
+        ids = self._ids.get(key)
+        if ids is None:
+            if len(self._ids) >= _IDS_MAX:
+                self._ids.clear()
+            ids = self._ids[key] = RunIds(self._namespace, job.id, job.generation)
+        return ids.at(slot_ms)
+
+    def ready(self, due: Due) -> Ready | None:
+        """Encode; None when the run was refused, which is recorded."""
+        job = due.cursor.entry.job
+        run_id = self.run_id(job, due.slot_ms)
+        delivery = self._target.delivery_of(job)
+        message = self._target.encode(job, Dispatch(run_id, due.slot_ms, 1, due.trigger), delivery)
+        if isinstance(message, Refusal):
+            self._refused(due, run_id, message)
+            return None
+        try:
+            staged = self._link.stage(message)
+        except LimitExceededError as error:
+            self._refused(due, run_id, Refusal(Reason.TOO_LARGE, str(error)))
+            return None
+        return Ready(due.due_ms, due.slot_ms, due.cursor, due.trigger, run_id, delivery, staged)
+
+    def _refused(self, due: Due, run_id: str, refusal: Refusal) -> None:
+        self._record(
+            Run(
+                job=due.cursor.entry.job.id,
+                status=RunStatus.FAILED,
+                run_id=run_id,
+                scheduled_at_ms=due.slot_ms,
+                reason=refusal.reason,
+                error=refusal.error,
+                trigger=due.trigger,
+                instance=self._instance,
+            )
+        )
+
+
+class Stage:
+    """Encoded runs by due instant."""
+
+    def __init__(self) -> None:
+        self._instants: list[Ms] = []
+        self._runs: dict[Ms, list[Ready]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def next_due(self) -> Ms | None:
+        """The earliest staged instant."""
+        return self._instants[0] if self._instants else None
+
+    def add(self, run: Ready) -> None:
+        """Keep a run until its instant."""
+        runs = self._runs.get(run.due_ms)
+        if runs is None:
+            self._runs[run.due_ms] = [run]
+            heapq.heappush(self._instants, run.due_ms)
+        else:
+            runs.append(run)
+        self._count += 1
+
+    def take(self, now_ms: Ms) -> list[Ready]:
+        """The runs due at or before ``now_ms`` whose job is as it was when they were encoded."""
+        due: list[Ready] = []
+        while self._instants and self._instants[0] <= now_ms:
+            runs = self._runs.pop(heapq.heappop(self._instants))
+            self._count -= len(runs)
+            due.extend([run for run in runs if run.cursor.alive])
+        return due

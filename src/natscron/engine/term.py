@@ -1,0 +1,419 @@
+"""One leadership, from the lease that was taken to the lease that was released or lost.
+
+Who is authoritative: the lease record in the store. This process may act while it trusts the lease
+(:mod:`natscron.engine.trust`) and the link is whole; everything that ordering depends on goes over that one link.
+
+Three tasks share the term. *Fire* takes what is due from the planner, hands it over in chunks through the journal, and
+encodes ahead while it waits. *Renew* (:mod:`natscron.engine.renewal`) writes the lease every third of its life, with
+the mark. *Watch* ends the term when the link breaks. Any of them failing ends all of them; the caller then takes the
+lease again, from the mark that is in the store, as after any other takeover.
+
+The mark passes a window when its notes are stored and its unfinished runs are laid down as open rows. What the leader
+before us sent after its mark is known from its journal: a core run in it is not sent again, a jetstream run is sent
+again under its id, a request counts as running until its deadline.
+
+A stop in order: no further chunk, notes settled, open rows, the lease released with its mark; then the link stays for
+the answers still awaited, as long as the caller allows.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from natscron.clock import Clock
+from natscron.engine.alarm import Alarm
+from natscron.engine.flights import Flight, Flights
+from natscron.engine.history import HistoryWriter
+from natscron.engine.journal import CHUNK_BYTES, CHUNK_RUNS, Chunk, Journal, Ready
+from natscron.engine.lateness import Lateness
+from natscron.engine.options import EngineOptions
+from natscron.engine.planner import Due, Missed, Planner
+from natscron.engine.stage import STAGED_MAX, Encoder, Stage
+from natscron.engine.table import Entry, JobTable
+from natscron.engine.target import Dispatch, Refusal, Target
+from natscron.engine.trust import Trust
+from natscron.errors import LeadershipLostError, LimitExceededError
+from natscron.model import (
+    DEFAULT_TIMEOUT_MS,
+    Delivery,
+    Job,
+    LeaseRecord,
+    Mark,
+    Ms,
+    NoteRef,
+    OpenRow,
+    OpenState,
+    Overlap,
+    Reason,
+    Run,
+    RunStatus,
+)
+from natscron.storage.protocol import LeaderLink, Reply, StateSnapshot
+
+log = logging.getLogger("natscron.leader")
+
+_AHEAD_MS: Final[Ms] = 3_000
+"""How far ahead runs are encoded: long enough for 50,000 at one instant, short enough to stay small."""
+_SLACK_MS: Final[Ms] = 4
+"""Closer than this to the next instant nothing is encoded ahead."""
+_SLICE: Final = 128
+"""Slots encoded before others may run: about 2 ms."""
+_IDLE_S: Final = 0.25
+
+
+class Term:
+    """Fires; see the module's prose."""
+
+    def __init__(  # noqa: PLR0913 - the parts of a leadership, wired by the engine
+        self,
+        *,
+        link: LeaderLink,
+        record: LeaseRecord,
+        trust: Trust,
+        snapshot: StateSnapshot,
+        table: JobTable,
+        planner: Planner,
+        target: Target,
+        clock: Clock,
+        history: HistoryWriter,
+        lateness: Lateness,
+        options: EngineOptions,
+        on_ran: Callable[[str, Ms], None],
+    ) -> None:
+        self.link = link
+        self.lease = record.lease
+        self.trust = trust
+        self.table = table
+        self.planner = planner
+        self.clock = clock
+        self.options = options
+        self.journal = Journal(link, record.lease.epoch, trust, clock, self._stored)
+        self.flights = Flights(
+            target, history.record, self._find_job, instance=options.instance, epoch=record.lease.epoch
+        )
+        self.confirmed: Mark = msgspec.structs.replace(record.lease.mark, note=NoteRef(record.lease.epoch, 0))
+        """How far the mark may move: all notes up to here are stored."""
+        self._target = target
+        self._history = history
+        self._lateness = lateness
+        self._on_ran = on_ran
+        self._alarm = Alarm(clock)
+        self._stage = Stage()
+        self._encoder = Encoder(options.namespace, options.instance, target, link, history.record)
+        self._windows: deque[tuple[int, Mark]] = deque()
+        self._stopping = False
+        self._sent = {run_id: note.stored_at_ms for note in snapshot.notes for run_id in note.run_ids}
+        self._rows_known = {row.run_id for row in snapshot.rows}
+        for row in snapshot.rows:
+            self.row_seen(row)
+
+    # What others tell the term; all called in the event loop.
+
+    def job_changed(self, job_id: str, entry: Entry | None) -> None:
+        """The table changed."""
+        if entry is None:
+            self.planner.remove(job_id)
+        else:
+            self.planner.put(entry)
+            self._alarm.ring_before(self.planner.next_due())
+
+    def on_reply(self, reply: Reply) -> None:
+        """An answer came over the link."""
+        self.flights.on_reply(reply, self.clock.now_ms())
+
+    def row_seen(self, row: OpenRow) -> None:
+        """An open row of somebody else: a trigger, or what a leader before us left."""
+        if row.epoch == self.lease.epoch or self.flights.knows(row.run_id):
+            return
+        job = self._find_job(row.job_id) or Job(id=row.job_id, generation=row.generation)
+        flight = Flight(
+            run_id=row.run_id,
+            job=job,
+            delivery=row.delivery,
+            scheduled_ms=row.scheduled_at_ms,
+            due_ms=row.scheduled_at_ms,
+            trigger=row.trigger,
+        )
+        flight.attempt, flight.payload, flight.row = row.attempt, row.payload, row
+        flight.deadline_ms = row.deadline_ms
+        if job.generation != row.generation:
+            flight.job = Job(id=row.job_id, generation=row.generation)
+        now = self.clock.now_ms()
+        if row.state is OpenState.RUNNING and row.delivery is Delivery.REQUEST:
+            flight.state = OpenState.RUNNING
+            at = row.deadline_ms
+        elif row.state is OpenState.RUNNING and row.delivery is Delivery.CORE:
+            # The row follows its message in one write: it went out.
+            self.flights.taken_over(flight, now)
+            self.flights.delivered(flight, now)
+            return
+        else:
+            flight.state = OpenState.RETRY
+            at = row.next_at_ms if row.state is OpenState.RETRY else now
+        self.flights.taken_over(flight, at)
+        self._alarm.ring_before(at)
+
+    def row_gone(self, run_id: str) -> None:
+        """An open row was deleted."""
+        self.flights.settled_elsewhere(run_id)
+
+    def stop(self) -> None:
+        """Hand over nothing more; :meth:`fire` returns after the present chunk."""
+        self._stopping = True
+        self._alarm.ring()
+
+    # The fire task.
+
+    async def fire(self) -> None:
+        """Run what is due until stopped. Raises LeadershipLostError."""
+        floor = self.options.effective_grace_ms
+        while not self._stopping:
+            now = self.clock.now_ms()
+            self.journal.ensure_trusted()
+            staged = self._stage.take(now)
+            window = self.planner.take(
+                now, self.table.seq, reference_ms=self._reference(), grace_floor_ms=floor, limit=_SLICE * 8
+            )
+            for missed in window.missed:
+                self._history.record(self._missed(missed))
+            if staged or window.due:
+                await self._send(staged, window.due)
+            self._windows.append((self.journal.last_n, self.planner.decided))
+            self._confirm()
+            await self._tries(now)
+            if window.more:
+                await asyncio.sleep(0)
+                continue
+            await self._wait()
+
+    async def _wait(self) -> None:
+        """Until the next instant; encode ahead meanwhile."""
+        wake = min(
+            (t for t in (self.planner.next_due(), self._stage.next_due(), self.flights.next_ms()) if t is not None),
+            default=self.clock.now_ms() + 60_000,
+        )
+        now = self.clock.now_ms()
+        planned = self.planner.next_due()
+        if (
+            planned is not None
+            and now < planned <= now + _AHEAD_MS
+            and wake - now > _SLACK_MS
+            and len(self._stage) < STAGED_MAX
+        ):
+            for due in self.planner.take_ahead(now + _AHEAD_MS, _SLICE):
+                if (run := self._prepared(due)) is not None:
+                    self._stage.add(run)
+            await asyncio.sleep(0)
+            return
+        await self._alarm.until(wake, _IDLE_S)
+
+    def _reference(self) -> Ms | None:
+        """What ages count from: the takeover instant until the decided mark has passed it."""
+        takeover = self.lease.takeover_ms
+        return takeover if takeover is not None and self.planner.decided.instant_ms < takeover else None
+
+    def _prepared(self, due: Due) -> Ready | None:
+        """Encode a slot, unless the leader before us sent it."""
+        job = due.cursor.entry.job
+        if self._sent or self._rows_known:
+            run_id = self._encoder.run_id(job, due.slot_ms)
+            if run_id in self._rows_known:
+                return None
+            sent_ms = self._sent.get(run_id)
+            if sent_ms is not None and not self._resend(due, run_id, sent_ms):
+                return None
+        return self._encoder.ready(due)
+
+    def _resend(self, due: Due, run_id: str, sent_ms: Ms) -> bool:
+        """Whether a run that stands in the journal goes out again."""
+        job = due.cursor.entry.job
+        delivery = self._target.delivery_of(job)
+        if delivery is Delivery.JETSTREAM:
+            return True
+        if delivery is Delivery.CORE:
+            self._history.record(self._core_run(due.cursor.entry.job, run_id, due, sent_ms))
+            return False
+        flight = self._flight(job, run_id, due, delivery)
+        flight.state = OpenState.RUNNING
+        flight.started_ms = sent_ms
+        flight.deadline_ms = sent_ms + (job.timeout_ms or DEFAULT_TIMEOUT_MS)
+        self.flights.taken_over(flight, flight.deadline_ms)
+        return False
+
+    async def _send(self, staged: list[Ready], due: tuple[Due, ...]) -> None:
+        """Hand over a window in chunks: first what is encoded already, then the rest as it is encoded."""
+        chunk: list[Ready] = []
+        size = 0
+        items: list[Ready | Due] = [*staged, *due]
+        for i, item in enumerate(items):
+            run = item if isinstance(item, Ready) else self._prepared(item)
+            if run is None or self._skipped_for_overlap(run):
+                continue
+            chunk.append(run)
+            size += run.staged.size
+            if len(chunk) >= CHUNK_RUNS or size >= CHUNK_BYTES:
+                await self._commit(chunk)
+                chunk, size = [], 0
+            if i % CHUNK_RUNS == CHUNK_RUNS - 1:
+                await asyncio.sleep(0)
+        if chunk:
+            await self._commit(chunk)
+
+    async def _commit(self, runs: list[Ready]) -> None:
+        chunk = await self.journal.commit(runs)
+        self._lateness.add(runs, chunk.sent_ms)
+        for run in runs:
+            job = run.cursor.entry.job
+            self._on_ran(job.id, run.slot_ms)
+            if run.delivery is not Delivery.CORE:
+                flight = self._flight(job, run.run_id, run, run.delivery)
+                self.flights.sent(flight, chunk.sent_ms)
+
+    def _skipped_for_overlap(self, run: Ready) -> bool:
+        job = run.cursor.entry.job
+        if job.overlap is not Overlap.SKIP or not self.flights.busy(job.id):
+            return False
+        self._history.record(
+            Run(
+                job=job.id,
+                status=RunStatus.SKIPPED,
+                run_id=run.run_id,
+                scheduled_at_ms=run.slot_ms,
+                reason=Reason.OVERLAP_SKIP,
+                trigger=run.trigger,
+                instance=self.options.instance,
+            )
+        )
+        return True
+
+    async def _tries(self, now: Ms) -> None:
+        """Send what is to be tried (again), each with its open row as its record."""
+        flights = self.flights.expire(now, CHUNK_RUNS)
+        if not flights:
+            return
+        staged = []
+        rows = []
+        sent = []
+        for flight in flights:
+            delivery = self._target.delivery_of(flight.job)
+            flight.delivery = delivery
+            message = self._target.encode(
+                flight.job,
+                Dispatch(flight.run_id, flight.scheduled_ms, flight.attempt, flight.trigger, flight.payload),
+                delivery,
+            )
+            if isinstance(message, Refusal):
+                self.flights.refuse(flight, message.reason, message.error, now)
+                continue
+            try:
+                staged.append(self.link.stage(message))
+            except LimitExceededError as error:
+                self.flights.refuse(flight, Reason.TOO_LARGE, str(error), now)
+                continue
+            self.flights.sent(flight, now)
+            rows.append(flight.as_row(self.lease.epoch))
+            sent.append(flight)
+        if not sent:
+            return
+        stored = await self.journal.commit_rows(staged, rows)
+        for flight, row in zip(sent, rows, strict=True):
+            flight.row = row
+            if flight.trigger.value == "manual":
+                self._on_ran(flight.job.id, flight.scheduled_ms)
+        cores = [f for f in sent if f.delivery is Delivery.CORE]
+        if cores:
+            stored.add_done_callback(lambda done: self._cores_stored(done, cores))
+
+    def _cores_stored(self, stored: "asyncio.Future[None]", flights: list[Flight]) -> None:
+        if stored.cancelled() or stored.exception() is not None:
+            return
+        now = self.clock.now_ms()
+        for flight in flights:
+            self.flights.delivered(flight, now)
+
+    def _stored(self, chunk: Chunk) -> None:
+        """A note is stored: its core runs are sent, and the mark may follow."""
+        core = [run for run in chunk.runs if run.delivery is Delivery.CORE]
+        self._history.record_all([self._core_run(run.cursor.entry.job, run.run_id, run, chunk.sent_ms) for run in core])
+        self._confirm()
+
+    def _confirm(self) -> None:
+        windows = self._windows
+        while windows and windows[0][0] <= self.journal.stored_n:
+            n, mark = windows.popleft()
+            self.confirmed = msgspec.structs.replace(mark, note=NoteRef(self.lease.epoch, n))
+        takeover = self.lease.takeover_ms
+        if self._sent and (takeover is None or self.confirmed.instant_ms > takeover + self.options.max_skew_ms):
+            # No slot after that can stand in the journal of the leader before us.
+            self._sent = {}
+            self._rows_known = set()
+
+    def _find_job(self, job_id: str) -> Job | None:
+        entry = self.table.get(job_id)
+        return None if entry is None else entry.job
+
+    def _flight(self, job: Job, run_id: str, at: "Due | Ready", delivery: Delivery) -> Flight:
+        return Flight(
+            run_id=run_id,
+            job=job,
+            delivery=delivery,
+            scheduled_ms=at.slot_ms,
+            due_ms=at.due_ms,
+            trigger=at.trigger,
+        )
+
+    def _core_run(self, job: Job, run_id: str, at: "Due | Ready", sent_ms: Ms) -> Run:
+        return Run(
+            job=job.id,
+            status=RunStatus.SENT,
+            run_id=run_id,
+            scheduled_at_ms=at.slot_ms,
+            started_at_ms=sent_ms,
+            finished_at_ms=sent_ms,
+            trigger=at.trigger,
+            delivery=Delivery.CORE,
+            lateness_ms=sent_ms - at.slot_ms,
+            duration_ms=0,
+            instance=self.options.instance,
+        )
+
+    def _missed(self, missed: Missed) -> Run:
+        skipped = missed.skipped
+        return Run(
+            job=missed.entry.job.id,
+            status=RunStatus.SKIPPED,
+            reason=skipped.reason,
+            from_ms=skipped.from_ms,
+            to_ms=skipped.to_ms,
+            count=skipped.count,
+            instance=self.options.instance,
+        )
+
+    # The end.
+
+    async def watch_link(self) -> None:
+        """Raise LeadershipLostError when the link breaks."""
+        await self.link.broken.wait()
+        raise LeadershipLostError("the leader's connection ended")
+
+    async def drain(self, timeout_s: float) -> None:
+        """After the lease was released: wait for answers, at most ``timeout_s``, and delete the rows they close."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        while len(self.flights) and loop.time() < end and not self.link.broken.is_set():
+            await asyncio.sleep(0.02)
+        await self.delete_closed_rows()
+
+    async def delete_closed_rows(self) -> None:
+        """Delete the open rows of runs that are over."""
+        closed, self.flights.closed_rows = self.flights.closed_rows, []
+        if closed and not self.link.broken.is_set():
+            try:
+                await self.link.delete_rows(closed)
+            except BaseException:
+                self.flights.closed_rows.extend(closed)
+                raise

@@ -1,0 +1,131 @@
+"""Virtual time: an event loop whose clock jumps to the next timer when nothing else is left to do.
+
+Weeks pass in milliseconds and nothing depends on the machine's speed. A loop with neither a ready callback nor a timer
+would wait for ever; that is reported as :class:`DeadlockError` instead. Real sockets do not work on it.
+"""
+
+import asyncio
+import contextvars
+import selectors
+from collections import defaultdict
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+HOST: contextvars.ContextVar[str] = contextvars.ContextVar("host", default="")
+"""On whose behalf code runs; "" is nobody's, and is never suspended."""
+
+EPOCH_S = 1_800_000_000.0
+"""Wall time at the loop's time 0: 2027-01-15 08:00 UTC."""
+
+
+class DeadlockError(RuntimeError):
+    """Nothing is ready and no timer is set: the test would wait for ever."""
+
+
+class _Selector(selectors.SelectSelector):
+    """Never waits; tells the loop how long it was asked to."""
+
+    def __init__(self, loop: "VirtualLoop") -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        found = super().select(0)
+        if not found:
+            if timeout is None:
+                raise DeadlockError("nothing is ready and no timer is set")
+            self._loop.advance(timeout)
+        return found
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An asyncio loop on virtual time."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._frozen: defaultdict[str, list[tuple[Callable[..., object], tuple[Any, ...], contextvars.Context | None]]]
+        self._frozen = defaultdict(list)
+        self._suspended: set[str] = set()
+        super().__init__(_Selector(self))
+
+    # What runs on behalf of a suspended host waits until the host is resumed, in order: a stopped process.
+
+    def suspend(self, host: str) -> None:
+        """Stop everything that runs in a context whose :data:`HOST` is ``host``."""
+        self._suspended.add(host)
+
+    def resume(self, host: str) -> None:
+        """Let it go on, late."""
+        self._suspended.discard(host)
+        for callback, args, context in self._frozen.pop(host, ()):
+            self.call_soon(callback, *args, context=context)
+
+    def drop(self, host: str) -> None:
+        """A suspended host dies: what waited for it never runs."""
+        self._frozen.pop(host, None)
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        """As the base class; suspended hosts' callbacks wait."""
+        return super().call_soon(self._gate(callback, context), *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        """As the base class; suspended hosts' callbacks wait."""
+        return super().call_at(when, self._gate(callback, context), *args, context=context)
+
+    def _gate(self, callback: Callable[..., object], context: contextvars.Context | None) -> Callable[..., object]:
+        host = HOST.get() if context is None else context.get(HOST, "")
+        if not host:
+            return callback
+
+        def gated(*args: Any) -> None:
+            if host in self._suspended:
+                self._frozen[host].append((callback, args, context))
+            else:
+                callback(*args)
+
+        return gated
+
+    def time(self) -> float:
+        """Seconds since the loop was made."""
+        return self._now_s
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self._now_s += seconds
+
+
+class VirtualClock:
+    """One host's clocks on a virtual loop. ``offset_s`` is how far its wall clock is off; it may be changed.
+
+    While ``suspended_s`` grows, trust time stands still against wall time, as on a system whose monotonic clock stops
+    during suspension.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, offset_s: float = 0.0) -> None:
+        self.offset_s = offset_s
+        self.frozen_s = 0.0
+        self._loop = loop
+
+    def now_s(self) -> float:
+        """Wall time in seconds since 1970 UTC."""
+        return EPOCH_S + self._loop.time() + self.offset_s
+
+    def now_ms(self) -> int:
+        """Wall time in whole milliseconds, rounded down; a timer's own instant counts as reached."""
+        return int(self.now_s() * 1000 + 1e-3)
+
+    def trust_s(self) -> float:
+        """Trust time in seconds."""
+        return self._loop.time() - self.frozen_s
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on a virtual loop of its own."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(main)
