@@ -4,6 +4,7 @@ A record that needs a higher reader version than this code has is refused, so th
 does not lead.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +14,7 @@ from natscron.model import Holder, Lease, Mark, Ms, Node, Note, NoteRef, OpenRow
 
 __all__ = [
     "READER",
+    "NewerRecordError",
     "decode_lease",
     "decode_node",
     "decode_note",
@@ -25,6 +27,10 @@ __all__ = [
 
 READER: Final = 1
 """The highest reader version that this code honours."""
+
+
+class NewerRecordError(MalformedInputError):
+    """The record needs a higher reader version: this instance must not lead."""
 
 
 class _Lease(msgspec.Struct, omit_defaults=True):
@@ -70,7 +76,7 @@ def decode_lease(data: bytes) -> Lease:
     return Lease(epoch=found.epoch, mark=mark, holder=holder, takeover_ms=found.takeover, reader=found.reader)
 
 
-def encode_note(run_ids: "list[str] | tuple[str, ...]") -> bytes:
+def encode_note(run_ids: Sequence[str]) -> bytes:
     """Run ids, one a line: the journal is written 200 times in a burst and read once in a takeover."""
     return "\n".join(run_ids).encode()
 
@@ -126,6 +132,6 @@ _reader_decoder: Final = msgspec.json.Decoder(_Reader)
 def _refuse_newer(data: bytes, what: str) -> None:
     found: _Reader = _decode(_reader_decoder, data, what)
     if found.reader > READER:
-        raise MalformedInputError(
+        raise NewerRecordError(
             f"the {what} needs reader version {found.reader}; this version reads up to {READER}: update this instance"
         )
