@@ -1,17 +1,22 @@
 """What the documents say about names, defaults and formats is what the code has."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import nats
 import pytest
+from click import Context
 
+from natscron.cli.main import cli
 from natscron.codec.job import parse_job
 from natscron.codec.run import decode_run, run_to_json
 from natscron.config import Settings, load_settings
 from natscron.durations import parse_duration
 from natscron.model import Reason
+from natscron.server import Server
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")])
@@ -82,3 +87,34 @@ def test_every_reason_is_documented() -> None:
     text = section(ROOT / "docs" / "message-format.md", "## Runs")
     documented = {cells[0].strip("`") for cells in rows(text) if cells[0].startswith("`")}
     assert documented == {reason.value for reason in Reason}
+
+
+@pytest.mark.anyio
+async def test_every_endpoint_and_field_of_the_status_is_documented(nats_url: str, service: Server) -> None:
+    assert service.is_running
+    client = await nats.connect(nats_url)
+    info = json.loads((await client.request("$SRV.INFO.nats-cron", timeout=5)).data)
+    status = json.loads((await client.request("nats-cron.status", timeout=5)).data)
+    await client.close()
+    page = ROOT / "docs" / "api.md"
+    endpoints = [cells[0].strip("`") for cells in rows(section(page, "## Endpoints")) if cells[0].startswith("`")]
+    assert endpoints == [endpoint["subject"] for endpoint in info["endpoints"]]
+    documented = {name for cells in rows(section(page, "## Status")) for name in re.findall(r"`(\w+)`", cells[0])}
+    assert documented == set(status) | {"warnings"}
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_every_command_and_flag_shown_exists(path: Path) -> None:
+    text = path.read_text()
+    inline = re.findall(r"`(nats-cron [^`\n]+)`", text)
+    typed = re.findall(r"^\$ (nats-cron .+)$", text, re.MULTILINE)
+    for line in inline + typed:
+        _, name, *words = line.split("|")[0].split()
+        if name.startswith("-"):
+            continue
+        command = cli.get_command(Context(cli), name)
+        assert command is not None, line
+        flags = {
+            flag for parameter in [*command.params, *cli.params] for flag in parameter.opts + parameter.secondary_opts
+        }
+        assert {word for word in words if word.startswith("-") and word != "-"} <= flags, line
