@@ -509,6 +509,7 @@ class Engine:
             self._term_lasted = renewal.mark is not mark
             raise
         finally:
+            term.close()
             link_tasks = [fire, *others]
             for task in link_tasks:
                 task.cancel()

@@ -9,15 +9,15 @@ delays it, becomes a run record.
   :data:`ACK_WAIT_MS`, and every refusal that may pass, is sent again under the same id.
 
 A flight whose slot the mark is about to pass is laid down as an open row first. A successor that finds the row sends a
-``jetstream`` run again (the stream knows its id), and treats a ``request`` as running until its deadline; then its
-outcome is unknown and the retry policy decides. Nothing here is unbounded: every flight has a deadline, and rows are
+``jetstream`` run again (the stream knows its id), and treats a ``request`` as running until its deadline; if the history
+has no end of it then, its outcome is unknown and the retry policy decides. Nothing here is unbounded: every flight has a deadline, and rows are
 laid down :data:`ROWS_MAX` at a time, behind which the mark waits.
 """
 
 import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -109,6 +109,13 @@ class Flight:
         )
 
 
+class Expired(NamedTuple):
+    """``again``: to be sent now. ``doubtful``: sent by a leader before us, which may have recorded their end."""
+
+    again: list[Flight]
+    doubtful: list[Flight]
+
+
 class Flights:
     """All flights of one leadership."""
 
@@ -192,23 +199,25 @@ class Flights:
             return  # an earlier try's answer, after its timeout was recorded
         self._judged(flight, self._target.judge(flight.delivery, reply), now_ms)
 
-    def expire(self, now_ms: Ms, limit: int) -> list[Flight]:
-        """Deal with tries that timed out; the flights to be sent (again) now, at most ``limit``."""
+    def expire(self, now_ms: Ms, limit: int) -> Expired:
+        """Deal with tries that timed out; what is to be sent (again) now, and what another leader may have finished.
+
+        At most ``limit`` flights at a time.
+        """
         again: list[Flight] = []
-        while len(again) < limit and (at := self.next_ms()) is not None and at <= now_ms:
+        doubtful: list[Flight] = []
+        while len(again) + len(doubtful) < limit and (at := self.next_ms()) is not None and at <= now_ms:
             flight = heapq.heappop(self._timers)[2]
             flight.version += 1
             if flight.state is OpenState.RUNNING:
-                if flight.inherited and flight.delivery is Delivery.REQUEST:
-                    outcome = Outcome(
-                        RunStatus.FAILED,
-                        Reason.OUTCOME_UNKNOWN,
-                        "the leader that sent it is gone and no answer is known; it may have run",
-                        retry=True,
-                    )
+                if flight.inherited:
+                    doubtful.append(flight)
                 else:
-                    outcome = Outcome(RunStatus.FAILED, Reason.TIMEOUT, "no answer within the timeout", retry=True)
-                self._judged(flight, outcome, now_ms)
+                    self._judged(
+                        flight,
+                        Outcome(RunStatus.FAILED, Reason.TIMEOUT, "no answer within the timeout", retry=True),
+                        now_ms,
+                    )
                 continue
             job = self._find_job(flight.job.id)
             if job is None or job.generation != flight.job.generation or job.invalid is not None:
@@ -220,7 +229,17 @@ class Flights:
                 continue
             flight.job = job
             again.append(flight)
-        return again
+        return Expired(again, doubtful)
+
+    def settle(self, flight: Flight, *, finished: bool, now_ms: Ms) -> None:
+        """A doubtful flight: ``finished`` if the leader before us recorded its end; else its outcome is unknown."""
+        if flight.run_id not in self._by_id:
+            return
+        if finished:
+            self._close(flight)
+            return
+        text = "the leader that sent it is gone and no answer is known; it may have run"
+        self._judged(flight, Outcome(RunStatus.FAILED, Reason.OUTCOME_UNKNOWN, text, retry=True), now_ms)
 
     def refuse(self, flight: Flight, reason: str, error: str, now_ms: Ms) -> None:
         """The run cannot be sent at all."""

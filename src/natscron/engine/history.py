@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from natscron.errors import StorageError
-from natscron.model import Run
-from natscron.storage.protocol import ExecutionStore
+from natscron.model import Run, RunStatus
+from natscron.storage.protocol import ExecutionStore, RunQuery
 
 log = logging.getLogger("natscron.history")
 
@@ -24,6 +24,7 @@ _BATCH: Final = 256
 _DELAY_S: Final = 0.05
 _RETRY_FIRST_S: Final = 0.1
 _RETRY_MAX_S: Final = 5.0
+_OPEN: Final = frozenset({RunStatus.PENDING, RunStatus.RUNNING})
 
 
 class HistoryWriter:
@@ -37,6 +38,11 @@ class HistoryWriter:
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
+
+    async def finished(self, job_id: str, run_id: str) -> bool:
+        """Whether the stored history has the end of a run."""
+        runs = await self._store.list_runs(RunQuery(job=job_id, run_id=run_id, limit=10))
+        return any(run.status not in _OPEN for run in runs)
 
     def start(self) -> None:
         """Begin to store."""

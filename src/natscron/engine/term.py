@@ -36,7 +36,7 @@ from natscron.engine.stage import STAGED_MAX, Encoder, Stage
 from natscron.engine.table import Entry, JobTable
 from natscron.engine.target import Dispatch, Refusal, Target
 from natscron.engine.trust import Trust
-from natscron.errors import LeadershipLostError, LimitExceededError
+from natscron.errors import LeadershipLostError, LimitExceededError, StorageError
 from natscron.model import (
     DEFAULT_TIMEOUT_MS,
     Delivery,
@@ -106,6 +106,7 @@ class Term:
         self._encoder = Encoder(options.namespace, options.instance, target, link, history.record)
         self._windows: deque[tuple[int, Mark]] = deque()
         self._stopping = False
+        self._beside: set[asyncio.Task[None]] = set()
         self._sent = {run_id: note.stored_at_ms for note in snapshot.notes for run_id in note.run_ids}
         self._rows_known = {row.run_id for row in snapshot.rows}
         for row in snapshot.rows:
@@ -292,7 +293,12 @@ class Term:
 
     async def _tries(self, now: Ms) -> None:
         """Send what is to be tried (again), each with its open row as its record."""
-        flights = self.flights.expire(now, CHUNK_RUNS)
+        expired = self.flights.expire(now, CHUNK_RUNS)
+        if expired.doubtful:
+            task = asyncio.create_task(self._settle(expired.doubtful), name="natscron settle")
+            self._beside.add(task)
+            task.add_done_callback(self._beside.discard)
+        flights = expired.again
         if not flights:
             return
         staged = []
@@ -327,6 +333,21 @@ class Term:
         cores = [f for f in sent if f.delivery is Delivery.CORE]
         if cores:
             stored.add_done_callback(lambda done: self._cores_stored(done, cores))
+
+    async def _settle(self, doubtful: list[Flight]) -> None:
+        """Ask the history how the runs of the leader before us ended."""
+        for flight in doubtful:
+            try:
+                finished = await self._history.finished(flight.job.id, flight.run_id)
+            except StorageError:
+                finished = False
+            self.flights.settle(flight, finished=finished, now_ms=self.clock.now_ms())
+        self._alarm.ring()
+
+    def close(self) -> None:
+        """The term is over: end what still runs beside it."""
+        for task in self._beside:
+            task.cancel()
 
     def _cores_stored(self, stored: "asyncio.Future[None]", flights: list[Flight]) -> None:
         if stored.cancelled() or stored.exception() is not None:
