@@ -147,6 +147,8 @@ def job_options(fn: Callable[..., Any]) -> Callable[..., Any]:
     ]
     for option in reversed(options):
         fn = option(fn)
+    for panel in (_ABOUT, _HOW, _WHEN):
+        fn = click.option_panel(panel)(fn)
     return fn
 
 

@@ -32,6 +32,7 @@ _SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 @click.command_panel("This program", commands=["version", "completion", "help"])
 @click.version_option(__version__, prog_name=_NAME, message="%(prog)s %(version)s")
 @connection_options()
+@click.rich_config({"text_paragraph_linebreaks": "\n\n"})
 @click.pass_context
 @examples(
     "nats-cron dev --demo",
@@ -123,7 +124,7 @@ for _command in (
     completion,
     help_,
 ):
-    cli.add_command(_command)
+    cli.add_command(_command, aliases=_command.aliases)
 
 
 def _complete_variable(name: str) -> str:

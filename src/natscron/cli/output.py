@@ -68,13 +68,16 @@ class Output:
         cells = [[_printable(cell) for cell in row] for row in rows]
         widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
         widths[-1] = 0  # no blanks at the ends of lines
-        for number, row in enumerate([list(headings), *cells]):
-            # Whole cells are coloured, after padding: escape codes have no width.
-            styled = [
-                click.style(cell.ljust(width), bold=number == 0 or None, fg=_STATES.get(cell) if number else None)
-                for cell, width in zip(row, widths, strict=True)
-            ]
-            click.echo("  ".join(styled), color=self._color)
+        click.echo("  ".join(map(str.ljust, headings, widths)).rstrip(), color=self._color)
+        for row in cells:
+            # Coloured after padding: escape codes have no width.
+            padded = "  ".join(map(_styled, row, map(str.ljust, row, widths)))
+            click.echo(padded.rstrip(), color=self._color)
+
+
+def _styled(cell: str, padded: str) -> str:
+    colour = _STATES.get(cell)
+    return click.style(padded, fg=colour) if colour else padded
 
 
 def _printable(text: str, keep: str = "") -> str:

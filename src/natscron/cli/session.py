@@ -157,7 +157,9 @@ def connection_options(*, timeout_flag: bool = True) -> Callable[[Callable[..., 
     def decorate(fn: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
             fn = option(fn)
-        return fn
+        # The command's own options come first, the shared ones last.
+        fn = click.option_panel(_PANEL)(fn)
+        return click.option_panel("Options")(fn)
 
     return decorate
 
