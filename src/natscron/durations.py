@@ -37,7 +37,7 @@ _ASCII_END: Final = 0x80
 
 
 def _quote(text: str) -> str:
-    """Quoted as Go's time package does it: bytes that are not printable ASCII as ``\\xNN``."""
+    r"""Quoted as Go's time package does it: bytes that are not printable ASCII as ``\xNN``."""
     parts = ['"']
     for char in text:
         if char in '"\\':
@@ -72,6 +72,25 @@ def _fraction(digits: str, unit: int) -> int:
     return int(float(value) * (float(unit) / scale))
 
 
+def _term(text: str, start: int) -> tuple[int, int]:
+    """The nanoseconds of the number and unit at ``start``, and where the next one begins."""
+    dot = _run(text, start, _DIGITS)
+    end = _run(text, dot + 1, _DIGITS) if text[dot : dot + 1] == "." else dot
+    whole, decimals = text[start:dot], text[dot + 1 : end]
+    if not whole and not decimals:
+        raise _invalid(text)
+    after = end
+    while after < len(text) and text[after] not in _NUMBER:
+        after += 1
+    name = text[end:after]
+    if not name:
+        raise ValidationError(f"time: missing unit in duration {_quote(text)}")
+    unit = _UNITS.get(name)
+    if unit is None:
+        raise ValidationError(f"time: unknown unit {_quote(name)} in duration {_quote(text)}")
+    return int(whole or "0") * unit + (_fraction(decimals, unit) if decimals else 0), after
+
+
 def parse_duration(text: str) -> int:
     """The duration in nanoseconds; negative if the text begins with ``-``.
 
@@ -90,24 +109,10 @@ def parse_duration(text: str) -> int:
         raise _invalid(text)
     total = 0
     while at < len(text):
-        dot = _run(text, at, _DIGITS)
-        end = _run(text, dot + 1, _DIGITS) if text[dot : dot + 1] == "." else dot
-        whole, decimals = text[at:dot], text[dot + 1 : end]
-        if not whole and not decimals:
-            raise _invalid(text)
-        at = end
-        while end < len(text) and text[end] not in _NUMBER:
-            end += 1
-        name = text[at:end]
-        if not name:
-            raise ValidationError(f"time: missing unit in duration {_quote(text)}")
-        unit = _UNITS.get(name)
-        if unit is None:
-            raise ValidationError(f"time: unknown unit {_quote(name)} in duration {_quote(text)}")
-        total += int(whole or "0") * unit + (_fraction(decimals, unit) if decimals else 0)
+        ns, at = _term(text, at)
+        total += ns
         if total > _LIMIT:
             raise _invalid(text)
-        at = end
     if text[0] == "-":
         return -total
     if total == _LIMIT:

@@ -1,6 +1,27 @@
 """When: schedules as pure functions from an instant to the slots around it."""
 
-from natscron.schedule.base import Schedule
+from natscron.schedule.base import MAX_MS, Schedule
+from natscron.schedule.builders import CronSpec, cron, daily_at, every, once
 from natscron.schedule.compile import Compiled, compile_schedule, resolve_spec
+from natscron.schedule.describe import describe
+from natscron.schedule.instants import format_instant, parse_instant
+from natscron.schedule.preview import Slot, next_slots, preview
 
-__all__ = ["Compiled", "Schedule", "compile_schedule", "resolve_spec"]
+__all__ = [
+    "MAX_MS",
+    "Compiled",
+    "CronSpec",
+    "Schedule",
+    "Slot",
+    "compile_schedule",
+    "cron",
+    "daily_at",
+    "describe",
+    "every",
+    "format_instant",
+    "next_slots",
+    "once",
+    "parse_instant",
+    "preview",
+    "resolve_spec",
+]

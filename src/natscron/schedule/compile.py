@@ -1,5 +1,6 @@
 """From a schedule as data to one that can be asked. Every rule about what a schedule may say is checked here."""
 
+import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -32,7 +33,7 @@ _MS: Final = 1_000_000
 _SECOND: Final = 1_000_000_000
 _MAX_SHOWN: Final = 64
 _UTC_NAMES: Final = frozenset({"", "UTC", "Etc/UTC", "Zulu", "Etc/Zulu", "GMT", "Etc/GMT"})
-_PREFIXES: Final = ("CRON_TZ=", "TZ=")
+_PREFIX: Final = re.compile(r"(?:CRON_)?TZ=(\S*)(?:\s+(.*))?", re.DOTALL)
 _ALIASES: Final = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
@@ -66,7 +67,7 @@ def _rule(kind: type[Gap] | type[Fold], name: str, value: str | None) -> None:
 
 
 @lru_cache(maxsize=8192)
-def _cron(expression: str, zone_name: str, gap: str | None, fold: str | None, seed: str, lenient: bool) -> Compiled:  # noqa: FBT001 - the cache keys on positions
+def _cron(expression: str, zone_name: str, gap: str | None, fold: str | None, seed: str, lenient: bool) -> Compiled:  # noqa: FBT001, PLR0913, PLR0917 - the cache keys on positions
     """The shared schedule of equal settings; ``seed`` is empty unless the expression hashes it."""
     texts = _ALIASES.get(expression.lower(), expression).split()
     if not texts:
@@ -97,24 +98,22 @@ def _cron(expression: str, zone_name: str, gap: str | None, fold: str | None, se
 
 def _split_zone(text: str, tz: str | None) -> tuple[str, str]:
     """The fields and the zone of an expression that may begin with ``CRON_TZ=Zone `` or ``TZ=Zone ``."""
-    for prefix in _PREFIXES:
-        if text.startswith(prefix):
-            zone, *rest = text[len(prefix) :].split(None, 1) if not text[len(prefix) :][:1].isspace() else ("", text)
-            if not zone:
-                rest = [text[len(prefix) :].strip()]
-            if not rest or not rest[0]:
-                raise ValidationError(
-                    f"the zone prefix stands alone: put the fields after it, '{prefix}{zone} 0 9 * * *'"
-                )
-            if tz is not None and tz != zone:
-                raise ValidationError(f"the prefix says zone {_shown(zone)} and tz says {_shown(tz)}: give one")
-            try:
-                if zone not in _UTC_NAMES:
-                    zone_named(zone)
-            except ValidationError as error:
-                raise ValidationError(f"provided bad location {_shown(zone)}: {error}") from None
-            return rest[0], zone
-    return text, tz or ""
+    if len(text) > MAX_EXPRESSION:
+        raise ValidationError(f"longer than {MAX_EXPRESSION} characters")
+    found = _PREFIX.fullmatch(text)
+    if found is None:
+        return text, tz or ""
+    zone, fields = found.groups()
+    if not fields:
+        raise ValidationError(f"the zone prefix stands alone: the fields follow it, as in '{_shown(text)} 0 9 * * *'")
+    if tz is not None and tz != zone:
+        raise ValidationError(f"the prefix says zone '{_shown(zone)}' and tz says '{_shown(tz)}': give one")
+    if zone not in _UTC_NAMES:
+        try:
+            zone_named(zone)
+        except ValidationError as error:
+            raise ValidationError(f"provided bad location {_shown(zone)}: {error}") from None
+    return fields, zone
 
 
 def _spaced(schedule: Schedule, min_interval_ns: int) -> None:
@@ -136,25 +135,29 @@ def _spaced(schedule: Schedule, min_interval_ns: int) -> None:
 
 def _compile_cron(spec: ScheduleSpec, text: str, seed: str, min_interval_ns: int, *, lenient: bool) -> Compiled:
     try:
-        if len(text) > MAX_EXPRESSION:
-            raise ValidationError(f"longer than {MAX_EXPRESSION} characters")
-        expression, zone = _split_zone(text.strip(), spec.tz or None)
-        hashes = seed if "H" in expression or "~" in expression else ""
-        compiled = _cron(expression, zone, spec.dst_gap, spec.dst_fold, hashes, lenient)
+        expression, zone = _split_zone(text, spec.tz or None)
+        hashed = seed if "H" in expression or "~" in expression else ""
+        compiled = _cron(expression, zone, spec.dst_gap, spec.dst_fold, hashed, lenient)
         _spaced(compiled.schedule, min_interval_ns)
     except ValidationError as error:
         raise InvalidCronExpressionError(f"invalid cron expression '{_shown(text)}': {error}") from None
     return compiled
 
 
+def _interval(text: str, min_interval_ns: int) -> int:
+    """The interval in nanoseconds; the errors lack only the text they are about."""
+    interval_ns = parse_duration(text)
+    if interval_ns <= 0:
+        raise ValidationError("the interval must be greater than 0")
+    least = max(min_interval_ns, _MS)
+    if interval_ns < least:
+        raise ValidationError(f"the interval is below the minimum of {format_duration(least, short=True)}")
+    return interval_ns
+
+
 def _compile_every(spec: ScheduleSpec, text: str, anchor_ms: int, min_interval_ns: int) -> Schedule:
     try:
-        interval_ns = parse_duration(text)
-        if interval_ns <= 0:
-            raise ValidationError("the interval must be greater than 0")
-        least = max(min_interval_ns, _MS)
-        if interval_ns < least:
-            raise ValidationError(f"the interval is below the minimum of {format_duration(least, short=True)}")
+        interval_ns = _interval(text, min_interval_ns)
     except ValidationError as error:
         raise InvalidIntervalError(f"invalid duration '{_shown(text)}': {error} (such as 30s, 5m or 1h30m)") from None
     if not spec.start_at:
@@ -163,8 +166,24 @@ def _compile_every(spec: ScheduleSpec, text: str, anchor_ms: int, min_interval_n
     return WithStart(schedule, anchor_ms) if spec.run_at_start else schedule
 
 
+def _checked(spec: ScheduleSpec, anchor_ms: int) -> None:
+    """What can be said of a schedule whatever its kind."""
+    _rule(Gap, "dst_gap", spec.dst_gap)
+    _rule(Fold, "dst_fold", spec.dst_fold)
+    if not 0 <= anchor_ms <= MAX_MS:
+        raise InvalidScheduleTimeError(f"the anchor {anchor_ms} ms lies outside the years 1970 to 9999")
+    if spec.tz and spec.tz not in _UTC_NAMES:
+        try:
+            zone_named(spec.tz)
+        except ValidationError as error:
+            raise InvalidScheduleError(f"{error}: tz takes an IANA name such as Europe/Berlin") from None
+
+
 def _only(spec: ScheduleSpec) -> tuple[str, str]:
-    """The one of ``every``, ``cron`` and ``at`` that is given, and its text; empty text counts as not given."""
+    """The one of ``every``, ``cron`` and ``at`` that is given, and its text; empty text counts as not given.
+
+    An alias says by itself which of the first two it is.
+    """
     given = [(name, text) for name in ("every", "cron", "at") if (text := getattr(spec, name))]
     if not given:
         raise InvalidScheduleError("schedule must specify either 'every' or 'cron' (or 'at')")
@@ -172,7 +191,15 @@ def _only(spec: ScheduleSpec) -> tuple[str, str]:
         names = [f"'{name}'" for name, _ in given]
         rest = f" (and {names[2]})" if len(names) > 2 else ""  # noqa: PLR2004 - three can be given
         raise InvalidScheduleError(f"schedule cannot specify both {names[0]} and {names[1]}{rest}: give exactly one")
-    return given[0]
+    name, text = given[0]
+    if name == "at":
+        return name, text
+    text = text.strip()
+    prefixed = _PREFIX.fullmatch(text)
+    alias = prefixed[2] or "" if prefixed else text  # an interval is the same in every zone
+    if alias[: len(_EVERY)].lower() == _EVERY:
+        return "every", alias[len(_EVERY) :].strip()
+    return "cron" if alias.startswith("@") else name, text
 
 
 def compile_schedule(
@@ -192,22 +219,8 @@ def compile_schedule(
     Raises the subclass of :class:`~natscron.errors.InvalidScheduleError` that fits, saying what is wrong and what
     would be right; in both modes also for what can never fire.
     """
-    _rule(Gap, "dst_gap", spec.dst_gap)
-    _rule(Fold, "dst_fold", spec.dst_fold)
-    if not 0 <= anchor_ms <= MAX_MS:
-        raise InvalidScheduleTimeError(f"the anchor {anchor_ms} ms lies outside the years 1970 to 9999")
-    if spec.tz and spec.tz not in _UTC_NAMES:
-        try:
-            zone_named(spec.tz)
-        except ValidationError as error:
-            raise InvalidScheduleError(f"{error}: tz takes an IANA name such as Europe/Berlin") from None
+    _checked(spec, anchor_ms)
     name, text = _only(spec)
-    if name != "at":
-        alias = text.strip()
-        if alias[: len(_EVERY)].lower() == _EVERY:
-            name, text = "every", alias[len(_EVERY) :].strip()
-        elif alias.startswith("@"):
-            name = "cron"
     if spec.start_at and name != "every":
         raise InvalidScheduleError(f"start_at anchors an interval: it goes with 'every', not with '{name}'")
     if name == "every":

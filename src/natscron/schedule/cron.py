@@ -109,7 +109,7 @@ class ZonedCronSchedule(CronSchedule):
         found = self._before(second - folded)
         return (found + folded) * 1000 if found >= 0 else None
 
-    def _after(self, t: int) -> int:
+    def _after(self, t: int) -> int:  # noqa: C901, PLR0912 - the hot path: calls would cost more than the search
         """The first slot after ``t``, in seconds; NEVER if there is none within the bound."""
         table = self.zone.table
         if not table.safe_from <= t < table.safe_until:
@@ -168,15 +168,15 @@ class ZonedCronSchedule(CronSchedule):
         before = self.pattern.before
         bound = t - _BOUND
         i = bisect_right(table.at, t)
-        found = NEVER
+        found = searched = NEVER
         while t >= bound:
             changes, offsets = table.at, table.offset
             offset = offsets[i]
             wall = t + offset
             if i < len(changes) and self.fold is Fold.LAST:
                 wall = min(wall, changes[i] + min(offset, offsets[i + 1]) - 1)
-            if found > wall:
-                found = before(wall)
+            if found > wall or wall > searched:  # a fold goes back to wall times that were not looked at
+                found, searched = before(wall), wall
             if i == 0:
                 if found >= table.start + offset or table.start == 0:
                     return found - offset

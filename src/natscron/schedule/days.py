@@ -93,10 +93,10 @@ def _month_mask(fields: DayFields, length: int, first: int) -> int:
 class DaySet:
     """The days that match; shared by every schedule with the same day fields."""
 
-    __slots__ = ("_fields", "_masks", "_months", "every_day")
+    __slots__ = ("_masks", "_months", "every_day", "fields")
 
     def __init__(self, fields: DayFields) -> None:
-        self._fields = fields
+        self.fields = fields
         self._months = fields.month
         self._masks: list[int | None] = [None] * 28
         full = fields.dow == _ALL_WEEKDAYS, fields.dom == (1 << 32) - 2
@@ -107,7 +107,7 @@ class DaySet:
         shape = (length - _SHORTEST) * 7 + first
         mask = self._masks[shape]
         if mask is None:
-            mask = self._masks[shape] = _month_mask(self._fields, length, first)
+            mask = self._masks[shape] = _month_mask(self.fields, length, first)
         return mask
 
     def on_or_after(self, day: int) -> int:

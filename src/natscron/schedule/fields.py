@@ -14,15 +14,17 @@ from natscron.schedule.days import DayFields
 
 __all__ = ["Fields", "parse_fields"]
 
-_MONTHS: Final = {n: i for i, n in enumerate(["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"], 1)}
+_MONTH_NAMES: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTHS: Final = {name: number for number, name in enumerate(_MONTH_NAMES, 1)}
 _WEEKDAYS: Final = {n: i for i, n in enumerate(["sun", "mon", "tue", "wed", "thu", "fri", "sat"])}
 _H: Final = re.compile(r"H(?:\(([0-9]{1,4})-([0-9]{1,4})\))?|([0-9]{1,4})?~([0-9]{1,4})?")
 _LAST: Final = re.compile(r"L(?:-([0-9]{1,2}))?", re.IGNORECASE)
 _NEAR: Final = re.compile(r"([0-9]{1,2}|L)W", re.IGNORECASE)
-_NTH: Final = re.compile(r"([0-9]|[A-Za-z]{3})(?:#([0-9]+)|(L))", re.IGNORECASE)
+_NTH: Final = re.compile(r"([0-9]|[A-Za-z]{3})(?:#([0-9]{1,4})|(L))", re.IGNORECASE)
 _MAX_ITEMS: Final = 128
 _HASHED_DAYS: Final = 28
 _MAX_DIGITS: Final = 18
+_MOST_OF_A_WEEKDAY: Final = 5
 
 
 class _Kind(NamedTuple):
@@ -30,15 +32,15 @@ class _Kind(NamedTuple):
     low: int
     high: int
     names: dict[str, int]
-    wrap: int
-    """One more than the highest value, counted so that ``value % wrap`` joins the ends; 7 makes 7 a Sunday."""
+    alias: int = 0
+    """A value past the highest one that stands for the lowest: 7 is a Sunday too. 0: there is none."""
 
 
-_SECOND: Final = _Kind("second", 0, 59, {}, 0)
-_MINUTE: Final = _Kind("minute", 0, 59, {}, 0)
-_HOUR: Final = _Kind("hour", 0, 23, {}, 0)
-_DOM: Final = _Kind("day of month", 1, 31, {}, 0)
-_MONTH: Final = _Kind("month", 1, 12, _MONTHS, 0)
+_SECOND: Final = _Kind("second", 0, 59, {})
+_MINUTE: Final = _Kind("minute", 0, 59, {})
+_HOUR: Final = _Kind("hour", 0, 23, {})
+_DOM: Final = _Kind("day of month", 1, 31, {})
+_MONTH: Final = _Kind("month", 1, 12, _MONTHS)
 _DOW: Final = _Kind("day of week", 0, 6, _WEEKDAYS, 7)
 
 
@@ -110,31 +112,41 @@ class _Read:
     def special(self, item: str) -> bool:
         """The forms that only the day fields have. False if ``item`` is none of them."""
         if self.kind is _DOM:
-            if found := _LAST.fullmatch(item):
-                before = int(found[1] or 0)
-                if before >= self.kind.high:
-                    raise self.fail(f"'{item}' lies before every month's first day")
-                self.last.append(before)
-                return True
-            if found := _NEAR.fullmatch(item):
-                day = 0 if found[1] in "lL" else int(found[1])
-                if day > self.kind.high or (day == 0 and found[1] not in "lL"):
-                    raise self.fail(f"'{item}' names a day that no month has")
-                self.near.append(day)
-                return True
-        elif self.kind is _DOW:
-            if found := _NTH.fullmatch(item):
-                k = 0 if found[3] else int(found[2])
-                if not found[3] and not 1 <= k <= 5:  # noqa: PLR2004 - a month has at most five of a weekday
-                    raise self.fail(f"'{item}' asks for a number outside 1-5 of a weekday in a month")
-                weekday = self.number(found[1])
-                if weekday > self.kind.wrap:
-                    raise self.fail(f"end of range ({weekday}) above maximum ({self.kind.high}): {item}")
-                self.nth.append((weekday % self.kind.wrap, k))
-                return True
-            if item in {"L", "l"}:
-                raise self.fail("'L' needs a weekday there", "0-7 or names, and nL such as 5L")
+            return self.special_dom(item)
+        return self.kind is _DOW and self.special_dow(item)
+
+    def special_dom(self, item: str) -> bool:
+        """``L``, ``L-n``, ``nW`` and ``LW``."""
+        if found := _LAST.fullmatch(item):
+            before = int(found[1] or 0)
+            if before >= self.kind.high:
+                raise self.fail(f"'{item}' lies before every month's first day")
+            self.last.append(before)
+            return True
+        if found := _NEAR.fullmatch(item):
+            is_last = found[1] in {"l", "L"}
+            day = 0 if is_last else int(found[1])
+            if not is_last and not 1 <= day <= self.kind.high:
+                raise self.fail(f"'{item}' names a day that no month has")
+            self.near.append(day)
+            return True
         return False
+
+    def special_dow(self, item: str) -> bool:
+        """``n#k`` and ``nL``."""
+        if item in {"L", "l"}:
+            raise self.fail("'L' needs a weekday there", "0-7 or names, and nL such as 5L")
+        found = _NTH.fullmatch(item)
+        if not found:
+            return False
+        k = 0 if found[3] else int(found[2])
+        if not found[3] and not 1 <= k <= _MOST_OF_A_WEEKDAY:
+            raise self.fail(f"'{item}' asks for a number outside 1-{_MOST_OF_A_WEEKDAY} of a weekday in a month")
+        weekday = self.number(found[1])
+        if weekday > self.kind.alias:
+            raise self.fail(f"end of range ({weekday}) above maximum ({self.kind.high}): {item}")
+        self.nth.append((weekday % self.kind.alias, k))
+        return True
 
     def hashed(self, base: str) -> tuple[int, int] | None:
         """The range that ``H``, ``H(a-b)``, ``~`` or ``a~b`` draws from; None if ``base`` is none of them."""
@@ -198,22 +210,19 @@ class _Read:
 
     def ranged(self, item: str, low: int, high: int, step: int, *, open_end: bool) -> None:
         kind = self.kind
-        limit = kind.wrap or kind.high
+        limit = kind.alias or kind.high
         if low < kind.low or high < kind.low:
             raise self.fail(f"beginning of range ({min(low, high)}) below minimum ({kind.low}): {item}")
         if open_end:
-            if low > limit:
-                raise self.fail(f"beginning of range ({low}) beyond end of range ({kind.high}): {item}")
-            low %= kind.wrap or low + 1
             high = kind.high
         if high > limit:
             raise self.fail(f"end of range ({high}) above maximum ({kind.high}): {item}")
         if low > limit:
             raise self.fail(f"beginning of range ({low}) beyond end of range ({high}): {item}")
+        if low > high and low == kind.alias:
+            low = kind.low
         if low > high:  # over the end and on from the start
-            low %= kind.wrap or low + 1
-            if low > high:
-                high += kind.wrap or kind.high - kind.low + 1
+            high += kind.high - kind.low + 1
         self.add(low, high, step)
 
     def add(self, low: int, high: int, step: int) -> None:

@@ -45,6 +45,11 @@ class Pattern:
         self._first = _lowest(hours) * 3600 + self._first_minute
         self._last = (hours.bit_length() - 1) * 3600 + self._last_minute
 
+    @property
+    def days(self) -> DayFields:
+        """The day fields."""
+        return self._days.fields
+
     def after(self, wall: int) -> int:
         """The first match strictly later than ``wall``; :data:`~natscron.schedule.days.NEVER` if none in 50 years."""
         wall += 1

@@ -38,7 +38,7 @@ class Table(NamedTuple):
     at: tuple[int, ...]
     """Instants in (start, end] at which the offset changes, sorted."""
     offset: tuple[int, ...]
-    """``offset[i]``, in seconds east of UTC, holds before ``at[i]`` and from ``at[i - 1]`` on; one longer than ``at``."""
+    """Seconds east of UTC: ``offset[i]`` holds from ``at[i - 1]`` on and before ``at[i]``. One longer than ``at``."""
     safe_from: int
     """Searches that begin at or after this have their neighbourhood in the table ..."""
     safe_until: int
