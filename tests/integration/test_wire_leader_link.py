@@ -254,7 +254,7 @@ async def test_the_client_still_has_the_internals_that_are_relied_on(nats_server
     assert isinstance(client._flush_queue, asyncio.Queue)
     assert isinstance(client._server_info, dict)
     assert client._status == Client.CONNECTED
-    for name in ("_process_op_err", "_attempt_reconnect", "_close", "_connect_command"):
+    for name in ("_process_op_err", "_attempt_reconnect", "_close", "_connect_command", "_send_unsubscribe"):
         assert callable(getattr(client, name))
     for name in ("_disconnected_cb", "_reconnected_cb", "_closed_cb", "_inbox_prefix", "_user_credentials"):
         assert hasattr(client, name)

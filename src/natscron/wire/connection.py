@@ -32,7 +32,7 @@ from natscron.errors import (
     StorageUncertainError,
 )
 from natscron.wire.failures import NO_RESPONDERS, Message, NoRespondersError, status_of
-from natscron.wire.internals import Sink, WireClient, push_pending
+from natscron.wire.internals import Sink, WireClient, push_pending, stop_gently
 from natscron.wire.line import REQUEST_TIMEOUT_S, Listener, Subscription
 from natscron.wire.options import ConnectOptions, Dial
 from natscron.wire.replies import Replies, decode_api
@@ -84,6 +84,14 @@ class _Subscription:
         if client is not None:
             with contextlib.suppress(nats.errors.Error):
                 await client.unsubscribe()
+
+    async def drain(self) -> None:
+        client = self.client
+        if client is not None and self.owner.is_connected:
+            await stop_gently(client)
+            with contextlib.suppress(StorageUnavailableError, StorageUncertainError):
+                await self.owner.flush()
+        await self.unsubscribe()
 
 
 class Connection:

@@ -16,17 +16,30 @@ leave with its flusher, as with the public call.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any, cast
 
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
 
 from natscron.wire.failures import Message
 
-__all__ = ["LeaderClient", "Sink", "WireClient", "abort", "buffered", "discard", "drain", "push_pending", "tighten"]
+__all__ = [
+    "LeaderClient",
+    "Sink",
+    "WireClient",
+    "abort",
+    "buffered",
+    "discard",
+    "drain",
+    "push_pending",
+    "stop_gently",
+    "tighten",
+]
 
 
 class Sink:
@@ -166,6 +179,16 @@ def push_pending(nc: Client, data: bytes = b"") -> None:
         nc._pending_data_size = 0  # noqa: SLF001 - same
     if data:
         writer.write(data)
+
+
+async def stop_gently(subscription: Subscription) -> None:
+    """Tell the server to send no more, and go on taking what it has sent. Flush, then unsubscribe.
+
+    The client's own ``drain`` does this, but its PING may go out before its UNSUB.
+    """
+    nc = subscription._conn  # noqa: SLF001 - see the module's opening
+    with contextlib.suppress(nats.errors.Error):
+        await nc._send_unsubscribe(subscription._id)  # noqa: SLF001 - same
 
 
 def buffered(nc: Client) -> int:

@@ -54,6 +54,9 @@ class _Subscription:
         with contextlib.suppress(nats.errors.Error, OSError):
             await self._client.unsubscribe()
 
+    async def drain(self) -> None:
+        await self.unsubscribe()  # nobody hands work to a leader's connection
+
 
 class LeaderConnection:
     """Made by :meth:`open`; never used again once broken."""

@@ -29,6 +29,10 @@ class Subscription(Protocol):
         """End it; nothing is delivered afterwards. Idempotent, never raises."""
         ...
 
+    async def drain(self) -> None:
+        """End it, but first hand over what the server has already sent. Idempotent, never raises."""
+        ...
+
 
 class Line(Protocol):
     """Enough to ask JetStream and to read from a stream."""
