@@ -22,7 +22,11 @@ __all__ = ["cli", "main", "server_main"]
 _FAILED: Final = 1
 _INTERRUPTED: Final = 130
 _NAME: Final = "nats-cron"
-_SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
+_SETTINGS: Final[dict[str, Any]] = {
+    "help_option_names": ["-h", "--help"],
+    # Here and not by a decorator: that one loads rich for every command.
+    "rich_help_config": {"text_paragraph_linebreaks": "\n\n"},
+}
 
 
 @click.group(context_settings=_SETTINGS)
@@ -32,7 +36,6 @@ _SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 @click.command_panel("This program", commands=["version", "completion", "help"])
 @click.version_option(__version__, prog_name=_NAME, message="%(prog)s %(version)s")
 @connection_options()
-@click.rich_config({"text_paragraph_linebreaks": "\n\n"})
 @click.pass_context
 @examples(
     "nats-cron dev --demo",
@@ -163,8 +166,10 @@ def run(command: click.Command, args: list[str], *, session: Session | None = No
     except NatscronError as error:
         out.error(str(error), getattr(error, "status", "") or str(error.code))
         return _FAILED
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`); Python would complain again when it flushes at the end.
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # that is a reader that went away (`| head`), which is no news
+            out.error(f"writing or reading failed: {error}")
+        # What is still buffered cannot be written either, and Python would complain when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _FAILED
     return result if isinstance(result, int) else 0
