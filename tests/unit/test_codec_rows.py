@@ -206,6 +206,7 @@ def test_a_lease_survives_the_trip() -> None:
         mark=Mark(instant_ms=5, jobs_seq=6, note=NoteRef(3, 1)),
         holder=Holder("host", "nonce"),
         takeover_ms=4,
+        duration_ms=5_000,
     )
     assert state.decode_lease(state.encode_lease(lease)) == lease
     released = msgspec.structs.replace(lease, holder=None, takeover_ms=None)

@@ -42,6 +42,7 @@ class _Lease(msgspec.Struct, omit_defaults=True):
     instance: str | None = None
     nonce: str | None = None
     takeover: Ms | None = None
+    duration: Ms = 2_000
 
 
 _lease_decoder: Final = msgspec.json.Decoder(_Lease)
@@ -63,6 +64,7 @@ def encode_lease(lease: Lease) -> bytes:
             None if holder is None else holder.instance,
             None if holder is None else holder.nonce,
             lease.takeover_ms,
+            lease.duration_ms,
         )
     )
 
@@ -73,7 +75,14 @@ def decode_lease(data: bytes) -> Lease:
     found: _Lease = _decode(_lease_decoder, data, "lease")
     holder = None if found.instance is None else Holder(found.instance, found.nonce or "")
     mark = Mark(instant_ms=found.instant, jobs_seq=found.jobs_seq, note=found.note)
-    return Lease(epoch=found.epoch, mark=mark, holder=holder, takeover_ms=found.takeover, reader=found.reader)
+    return Lease(
+        epoch=found.epoch,
+        mark=mark,
+        holder=holder,
+        takeover_ms=found.takeover,
+        duration_ms=found.duration,
+        reader=found.reader,
+    )
 
 
 def encode_note(run_ids: Sequence[str]) -> bytes:

@@ -38,6 +38,14 @@ FIRST_WINDOW: Final = 512
 MAX_WINDOW: Final = 20_000
 MAX_LIMIT: Final = 10_000
 
+SKEW_MS: Final[Ms] = 60_000
+"""How far an instance's clock may be behind the store's for its records to be found by their own time."""
+
+
+def instant_of(run: Run) -> Ms:
+    """A record's time: its end, else its beginning, else its slot, else the end of its range."""
+    return run.finished_at_ms or run.started_at_ms or run.scheduled_at_ms or run.to_ms or 0
+
 
 class NatsHistory:
     """The ExecutionStore role."""
@@ -84,7 +92,7 @@ class NatsHistory:
             collected.take(await self._read([self._subject(query.job)], 1, None))
         else:
             await self._scan(collected, wanted if query.descending else SCAN_LIMIT)
-        found = collected.found if query.descending else collected.found[::-1]
+        found = sorted(collected.found, key=instant_of, reverse=query.descending)
         return found[query.offset : wanted]
 
     def follow_runs(self, job: str | None, fn: Callable[[Run], None]) -> Watch:
@@ -122,12 +130,9 @@ class _Collected:
         """Entries in the stream's order, all before those taken so far."""
         query = self._query
         for entry in reversed(list(entries)):
-            at_ms: Ms = entry.timestamp_ns // 1_000_000
-            if query.since_ms is not None and at_ms < query.since_ms:
+            if query.since_ms is not None and entry.timestamp_ns // 1_000_000 < query.since_ms - SKEW_MS:
                 self.exhausted = True
                 return
-            if query.until_ms is not None and at_ms >= query.until_ms:
-                continue
             run = _readable(entry.subject, entry.data)
             if run is not None and self._is_new(run) and self._matches(run):
                 self.found.append(run)
@@ -143,8 +148,12 @@ class _Collected:
 
     def _matches(self, run: Run) -> bool:
         query = self._query
-        return (query.run_id is None or run.run_id == query.run_id) and (
-            query.status is None or run.status is query.status
+        at_ms = instant_of(run)
+        return (
+            query.run_id in (None, run.run_id)
+            and query.status in (None, run.status)
+            and (query.since_ms is None or at_ms >= query.since_ms)
+            and (query.until_ms is None or at_ms < query.until_ms)
         )
 
 

@@ -29,8 +29,8 @@ __all__ = ["MARKER_TTL", "NatsState"]
 logger = logging.getLogger("natscron.storage")
 
 TTL: Final = "Nats-TTL"
-NODE_TTL: Final = "300s"
-"""How long the announcement of an instance that was killed lies there; readers judge by its age long before."""
+NODE_TTL: Final = "20s"
+"""How long the announcement of an instance that was killed lies there. Nobody is told when it goes."""
 MARKER_TTL: Final = "60s"
 """How long a marker says that a row is gone: longer than a watch is ever silent without being made anew."""
 
@@ -61,7 +61,7 @@ class NatsState:
         return True
 
     async def announce(self, node: Node) -> None:
-        """Write or refresh this instance's announcement; to be repeated within five minutes."""
+        """Write or refresh this instance's announcement; to be repeated within 20 s."""
         await self._write(self._keys.node(node), records.encode_node(node), {TTL: NODE_TTL})
 
     async def retract(self, node: Node) -> None:

@@ -136,9 +136,9 @@ class NatsStorage:
         """Follow the jobs."""
         return self._jobs.watch_jobs(sink)
 
-    async def sweep_tombstones(self) -> int:
-        """Purge the marks of jobs deleted more than an hour ago, at most 1,000 a call; how many."""
-        return await self._jobs.sweep_tombstones()
+    async def sweep(self) -> None:
+        """Purge the marks of jobs deleted more than an hour ago, at most 1,000 a call."""
+        await self._jobs.sweep_tombstones()
 
     async def open_link(self, on_reply: OnReply) -> LeaderLink:
         """Open a leader's own connection. Raises StorageUnavailableError."""
