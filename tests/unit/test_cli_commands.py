@@ -330,6 +330,7 @@ def test_what_list_wrote_can_be_created(play: Play) -> None:
         ("[]", "there is no job in it"),
         ('{"a": 1}\n{"b"}', "line 2: not JSON"),
         ("\x00\x01", "not JSON"),
+        ("[" * 100_000, "not JSON"),
     ],
 )
 def test_a_job_file_that_cannot_be_read_says_where(play: Play, text: str, told: str) -> None:
@@ -337,6 +338,14 @@ def test_a_job_file_that_cannot_be_read_says_where(play: Play, text: str, told: 
     ended = play(service, "create", "-", stdin=text)
     assert (ended.code, service.asked) == (1, [])
     assert told in ended.err
+
+
+def test_arguments_that_are_not_utf8_are_refused(play: Play) -> None:
+    ended = play(Service({}), "add", "a", "1s", "caf\udce9")
+    assert (ended.code, ended.err) == (
+        1,
+        "Error: the arguments hold bytes that are not UTF-8, which JSON cannot carry\n",
+    )
 
 
 def test_a_missing_job_file_is_named(play: Play) -> None:
@@ -488,6 +497,12 @@ def test_next_of_a_job_asks_the_service(play: Play) -> None:
     )
     assert "in 1h" in play(service, "next", "a.b", "-n", "1").out
     assert service.asked[0] == ("jobs.preview", {"subject": "a.b", "count": 1, "after": "2027-01-15T08:00:00.000Z"})
+
+
+def test_bare_slots_of_a_job_are_shown_in_its_zone(play: Play) -> None:
+    job = {"subject": "a.b", "schedule": {"cron": "0 10 * * *", "tz": "Europe/Berlin"}}
+    service = Service({"jobs.preview": {"slots": ["2027-01-15T09:00:00Z"]}, "jobs.get": job})
+    assert "Fri 2027-01-15 10:00:00 +01:00  in 1h" in play(service, "next", "a.b").out
 
 
 def test_next_of_a_job_of_the_go_version_is_worked_out_here(play: Play) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 import rich_click as click
 
+from natscron.cli.client import JSON_ERRORS
 from natscron.durations import parse_duration
 from natscron.errors import ValidationError
 from natscron.model import CatchUpPolicy, Delivery, Overlap
@@ -36,7 +37,7 @@ def parse_schedule(text: str) -> dict[str, Any]:
     if text.startswith("{"):
         try:
             return msgspec.json.decode(text, type=dict[str, Any])
-        except msgspec.DecodeError as error:
+        except JSON_ERRORS as error:
             raise click.UsageError(f"the schedule is not a JSON object: {error}") from error
     if re.match(r"in\s+\S+$", text):
         return {"at": text}
@@ -84,7 +85,7 @@ def payload_of(data: str, payload_type: str | None) -> dict[str, str]:
     if payload_type is None:
         try:
             msgspec.json.decode(data)
-        except msgspec.DecodeError:
+        except (*JSON_ERRORS, UnicodeEncodeError):
             payload_type = "text"
         else:
             payload_type = "json"

@@ -13,9 +13,12 @@ import msgspec
 from natscron.config import Settings, redact_url
 from natscron.errors import MalformedInputError, NatscronError
 
-__all__ = ["ApiClient", "ApiError", "Body", "NoAnswerError", "Reply", "Transport", "matches"]
+__all__ = ["JSON_ERRORS", "ApiClient", "ApiError", "Body", "NoAnswerError", "Reply", "Transport", "matches"]
 
 Body = dict[str, Any]
+JSON_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What reading JSON that somebody else wrote can raise."""
+
 _DETAILS_AT_ONCE: Final = 16
 _PAGES_MAX: Final = 100_000
 _ERROR_HEADER: Final = "nats-service-error"
@@ -72,15 +75,18 @@ class ApiClient:
         self._where = redact_url(settings.nats.url)
         self._timeout_s = timeout_s
 
-    async def call(self, endpoint: str, body: Mapping[str, Any] | bytes | None = None) -> Body:
+    async def call(self, endpoint: str, body: Mapping[str, Any] | None = None) -> Body:
         """Ask ``<prefix>.<endpoint>``; the reply as an object.
 
         Raises:
             ApiError: the service refused, with its text.
             NoAnswerError: no service is there, with what to do about it.
-            MalformedInputError: the reply is not a JSON object.
+            MalformedInputError: the reply is not a JSON object, or the body not UTF-8.
         """
-        data = b"" if body is None else body if isinstance(body, bytes) else msgspec.json.encode(body)
+        try:
+            data = b"" if body is None else msgspec.json.encode(body)
+        except UnicodeEncodeError:
+            raise MalformedInputError("the arguments hold bytes that are not UTF-8, which JSON cannot carry") from None
         subject = f"{self._prefix}.{endpoint}"
         try:
             reply = await self._transport.request(subject, data, self._timeout_s)
@@ -171,7 +177,7 @@ def _decoded(reply: Reply, subject: str) -> Body:
     body: object = None
     try:
         body = msgspec.json.decode(reply.data) if reply.data else {}
-    except msgspec.DecodeError as error:
+    except JSON_ERRORS as error:
         if _ERROR_HEADER not in headers:
             raise MalformedInputError(
                 f"the reply to {subject} is not JSON; is another service subscribed to that subject?"

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from natscron.cli.client import JSON_ERRORS
 from natscron.errors import ConfigError
 
 __all__ = ["SELECTED", "read_context"]
@@ -55,7 +56,7 @@ def read_context(name: str, environ: Mapping[str, str]) -> tuple[dict[str, objec
         near = difflib.get_close_matches(name, names, n=1)
         there = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none'}"
         raise ConfigError(f"--context {name}: there is no file {path}; {there}") from error
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *JSON_ERRORS) as error:
         raise ConfigError(f"--context {name}: {path} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"--context {name}: {path} does not hold a JSON object")

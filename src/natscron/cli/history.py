@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 import rich_click as click
 
-from natscron.cli.client import ApiClient, Body, matches
+from natscron.cli.client import JSON_ERRORS, ApiClient, Body, matches
 from natscron.cli.output import Output, instant_ms, rfc3339, shown_at, span
 from natscron.cli.session import Session, examples, with_session
 from natscron.model import RunStatus
@@ -97,10 +97,10 @@ def _records(data: bytes) -> list[Body]:
     """The run records of a message: an object, an array, or one object a line; others are passed over."""
     try:
         value = _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except JSON_ERRORS:
         try:
             value = _decoder.decode_lines(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except JSON_ERRORS:
             return []
     found = value if isinstance(value, list) else [value]
     return [run for run in found if isinstance(run, dict) and "job" in run and "status" in run]

@@ -8,7 +8,7 @@ import rich_click as click
 
 from natscron.cli.arguments import looks_like_schedule, parse_schedule
 from natscron.cli.client import ApiClient, Body, NoAnswerError
-from natscron.cli.output import instant_ms, rfc3339, schedule_text, span, when
+from natscron.cli.output import instant_ms, local_text, rfc3339, schedule_text, span, when
 from natscron.cli.session import Session, examples, with_session
 from natscron.errors import InvalidScheduleError
 from natscron.model import ScheduleSpec
@@ -144,13 +144,27 @@ def _offline(schedule: dict[str, Any], after_ms: int, count: int, *, anchor_ms: 
 
 async def _of_job(client: ApiClient, subject: str, after_ms: int, count: int) -> Body:
     try:
-        return await client.call("jobs.preview", {"subject": subject, "count": count, "after": rfc3339(after_ms)})
+        found = await client.call("jobs.preview", {"subject": subject, "count": count, "after": rfc3339(after_ms)})
     except NoAnswerError:
         # The Go version has no preview. Its jobs are simple enough to be worked out here; if it is not there either,
         # this second question fails with the same words.
         job = await client.call("jobs.get", {"subject": subject})
+    else:
+        if all(isinstance(slot, dict) for slot in found.get("slots") or []):
+            return found
+        # Bare instants: the job's zone turns them into wall times.
+        job = await client.call("jobs.get", {"subject": subject})
+        return found | {"slots": [_in_zone(slot, job) for slot in found["slots"]]}
     schedule = {key: value for key, value in (job.get("schedule") or {}).items() if value}
     return _offline(schedule, after_ms, count, anchor_ms=instant_ms(job.get("created_at")) or after_ms)
+
+
+def _in_zone(slot: object, job: Body) -> object:
+    at_ms = instant_ms(slot)
+    if at_ms is None:
+        return slot
+    zone = (job.get("schedule") or {}).get("tz")
+    return {"at": slot, "local": local_text(at_ms, zone if isinstance(zone, str) else None)}
 
 
 def _show(session: Session, found: Body, now_ms: int) -> None:

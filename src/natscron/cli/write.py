@@ -10,7 +10,7 @@ import msgspec
 import rich_click as click
 
 from natscron.cli.arguments import job_fields, job_options, parse_schedule, payload_of
-from natscron.cli.client import ApiClient, ApiError, Body
+from natscron.cli.client import JSON_ERRORS, ApiClient, ApiError, Body
 from natscron.cli.output import Output
 from natscron.cli.session import Session, examples, with_session
 
@@ -189,7 +189,7 @@ def _read_jobs(name: str) -> tuple[list[Body], bool]:
         raise click.ClickException(f"reading job file: {name}: {error.strerror}") from error
     try:
         content: Any = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as whole:
+    except JSON_ERRORS as whole:
         content = _read_lines(name, data, whole)
     alone = isinstance(content, dict) and not isinstance(content.get("jobs"), list)
     jobs = [content] if alone else content["jobs"] if isinstance(content, dict) else content
@@ -209,7 +209,7 @@ def _read_lines(name: str, data: bytes, whole: Exception) -> list[Any]:
     for number, line in lines:
         try:
             found.append(msgspec.json.decode(line))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except JSON_ERRORS as error:
             # With no good line before it this was never meant to be one object a line.
             where, why = (f"{name}, line {number}", error) if found else (name, whole)
             raise click.ClickException(f"{where}: not JSON: {why}") from error
