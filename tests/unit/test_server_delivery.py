@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from natscron.engine.target import Dispatch, Refusal
 from natscron.model import Delivery, Job, Reason, RunStatus, Trigger
-from natscron.server.delivery import MAX_RESULT_CHARS, CapturingStream, StreamMap, SubjectTarget, streams_of
+from natscron.server.delivery import MAX_RESULT_CHARS, CapturingStream, StreamMap, SubjectTarget
 from natscron.server.subjects import SubjectPolicy
 from natscron.storage.protocol import Outgoing, Reply
 
@@ -43,7 +43,7 @@ def refused(target: SubjectTarget, job: Job, **more: Any) -> Refusal:  # noqa: A
     return found
 
 
-def test_every_message_carries_the_five_headers_then_the_jobs_own(target: SubjectTarget):
+def test_every_message_carries_the_five_headers_then_the_jobs_own(target: SubjectTarget) -> None:
     message = encoded(target, Job(id="orders.daily", payload="hello", headers={"X-Team": "billing"}), attempt=3)
     assert message.subject == "orders.daily"
     assert message.body == b"hello"
@@ -58,48 +58,50 @@ def test_every_message_carries_the_five_headers_then_the_jobs_own(target: Subjec
 
 
 @pytest.mark.parametrize("payload", [msgspec.UNSET, None, "", {"type": "json", "data": ""}])
-def test_without_a_payload_the_body_is_the_run_id(target: SubjectTarget, payload: Any):  # noqa: ANN401 - any JSON value
+def test_without_a_payload_the_body_is_the_run_id(target: SubjectTarget, payload: Any) -> None:  # noqa: ANN401 - any JSON value
     assert encoded(target, Job(id="a", payload=payload)).body == RUN.encode()
 
 
-def test_a_triggers_own_payload_stands_in_for_the_jobs(target: SubjectTarget):
+def test_a_triggers_own_payload_stands_in_for_the_jobs(target: SubjectTarget) -> None:
     job = Job(id="a", payload="mine")
     assert encoded(target, job, payload="other").body == b"other"
     assert encoded(target, job).body == b"mine"
 
 
-def test_only_messages_that_are_answered_have_a_token(target: SubjectTarget):
+def test_only_messages_that_are_answered_have_a_token(target: SubjectTarget) -> None:
     job = Job(id="a")
     assert encoded(target, job, Delivery.CORE).token == ""
     assert encoded(target, job, Delivery.JETSTREAM).token == f"{RUN}.1"
     assert encoded(target, job, Delivery.REQUEST, attempt=2).token == f"{RUN}.2"
 
 
-def test_a_new_revision_of_a_job_is_encoded_anew(target: SubjectTarget):
+def test_a_new_revision_of_a_job_is_encoded_anew(target: SubjectTarget) -> None:
     assert encoded(target, Job(id="a", payload="one", revision=1)).body == b"one"
     assert encoded(target, Job(id="a", payload="two", revision=2)).body == b"two"
 
 
 @pytest.mark.parametrize("subject", ["$SYS.x", "_INBOX.a", "nats-cron.jobs.create", "a.*", "a..b", "a\r\nPUB b 0"])
-def test_a_row_with_a_forbidden_subject_is_never_published(target: SubjectTarget, subject: str):
+def test_a_row_with_a_forbidden_subject_is_never_published(target: SubjectTarget, subject: str) -> None:
     assert refused(target, Job(id=subject)).reason == Reason.RESERVED_SUBJECT
 
 
-def test_a_row_that_cannot_be_honoured_is_refused_with_its_error(target: SubjectTarget):
+def test_a_row_that_cannot_be_honoured_is_refused_with_its_error(target: SubjectTarget) -> None:
     assert refused(target, Job(id="a", invalid="no such zone")) == Refusal(Reason.INVALID_JOB, "no such zone")
 
 
 @pytest.mark.parametrize("headers", [{"Nats-Msg-Id": "x"}, {"X": "a\r\nb"}, {"": "x"}, {"a b": "x"}])
-def test_headers_that_break_the_protocol_are_refused_at_firing_too(target: SubjectTarget, headers: dict[str, str]):
+def test_headers_that_break_the_protocol_are_refused_at_firing_too(
+    target: SubjectTarget, headers: dict[str, str]
+) -> None:
     assert refused(target, Job(id="a", headers=headers)).reason == Reason.INVALID_JOB
 
 
-def test_a_payload_without_bytes_is_refused(target: SubjectTarget):
+def test_a_payload_without_bytes_is_refused(target: SubjectTarget) -> None:
     assert refused(target, Job(id="a", payload={"type": "base64", "data": "%%"})).reason == Reason.INVALID_JOB
     assert refused(target, Job(id="a"), payload={"type": "base64", "data": "%%"}).reason == Reason.INVALID_JOB
 
 
-def test_auto_is_core_without_a_stream_and_jetstream_with_one(target: SubjectTarget, streams: StreamMap):
+def test_auto_is_core_without_a_stream_and_jetstream_with_one(target: SubjectTarget, streams: StreamMap) -> None:
     job = Job(id="orders.daily")
     assert target.delivery_of(job) is Delivery.CORE
     assert streams.replace([CapturingStream("ORDERS", ("orders.>",))])
@@ -109,31 +111,22 @@ def test_auto_is_core_without_a_stream_and_jetstream_with_one(target: SubjectTar
     assert target.delivery_of(job) is Delivery.CORE
 
 
-def test_a_stream_without_acknowledgements_counts_as_core(target: SubjectTarget, streams: StreamMap):
+def test_a_stream_without_acknowledgements_counts_as_core(target: SubjectTarget, streams: StreamMap) -> None:
     streams.replace([CapturingStream("FAST", ("a",), no_ack=True)])
     assert target.delivery_of(Job(id="a")) is Delivery.CORE
 
 
-def test_a_delivery_that_is_named_is_never_second_guessed(target: SubjectTarget, streams: StreamMap):
+def test_a_delivery_that_is_named_is_never_second_guessed(target: SubjectTarget, streams: StreamMap) -> None:
     streams.replace([CapturingStream("ALL", ("a",))])
     for delivery in (Delivery.CORE, Delivery.JETSTREAM, Delivery.REQUEST):
         assert target.delivery_of(Job(id="a", delivery=delivery)) is delivery
-
-
-def test_streams_are_read_from_what_the_server_lists():
-    configs = [{"name": "B", "subjects": ["b.*"], "no_ack": True}, {"name": "MIRROR"}, {"name": "N", "subjects": None}]
-    assert streams_of(configs) == [
-        CapturingStream("B", ("b.*",), no_ack=True),
-        CapturingStream("MIRROR", ()),
-        CapturingStream("N", ()),
-    ]
 
 
 def reply(data: bytes, status: str = "", headers: dict[str, str] | None = None) -> Reply:
     return Reply("t", status, headers or {}, data)
 
 
-def test_an_acknowledgement_means_stored(target: SubjectTarget):
+def test_an_acknowledgement_means_stored(target: SubjectTarget) -> None:
     outcome = target.judge(Delivery.JETSTREAM, reply(b'{"stream":"S","seq":7}'))
     assert (outcome.status, outcome.retry, outcome.result) == (RunStatus.STORED, False, None)
     outcome = target.judge(Delivery.JETSTREAM, reply(b'{"stream":"S","seq":7,"duplicate":true}'))
@@ -141,7 +134,7 @@ def test_an_acknowledgement_means_stored(target: SubjectTarget):
     assert "duplicate" in str(outcome.result)
 
 
-def test_no_responders_is_worth_another_try(target: SubjectTarget):
+def test_no_responders_is_worth_another_try(target: SubjectTarget) -> None:
     outcome = target.judge(Delivery.JETSTREAM, reply(b"", "503"))
     assert (outcome.status, outcome.reason, outcome.retry) == (RunStatus.FAILED, Reason.NO_STREAM, True)
     outcome = target.judge(Delivery.REQUEST, reply(b"", "503"))
@@ -149,7 +142,7 @@ def test_no_responders_is_worth_another_try(target: SubjectTarget):
 
 
 @pytest.mark.parametrize(("code", "retry"), [(503, True), (500, True), (400, False), (409, False)])
-def test_a_streams_refusal_is_tried_again_only_if_it_may_pass(target: SubjectTarget, code: int, *, retry: bool):
+def test_a_streams_refusal_is_tried_again_only_if_it_may_pass(target: SubjectTarget, code: int, *, retry: bool) -> None:
     body = b'{"error":{"code":%d,"err_code":10077,"description":"maximum bytes exceeded"},"stream":"S"}' % code
     outcome = target.judge(Delivery.JETSTREAM, reply(body))
     assert (outcome.reason, outcome.retry) == (Reason.STREAM_REFUSED, retry)
@@ -157,13 +150,13 @@ def test_a_streams_refusal_is_tried_again_only_if_it_may_pass(target: SubjectTar
 
 
 @pytest.mark.parametrize("data", [b"done", b"", b"{}", b"[]", b"\xff", b'{"stream":5}'])
-def test_a_workers_answer_in_place_of_a_streams_is_named(target: SubjectTarget, data: bytes):
+def test_a_workers_answer_in_place_of_a_streams_is_named(target: SubjectTarget, data: bytes) -> None:
     outcome = target.judge(Delivery.JETSTREAM, reply(data))
     assert (outcome.status, outcome.reason, outcome.retry) == (RunStatus.FAILED, Reason.STREAM_REFUSED, False)
     assert "subscriber" in str(outcome.error)
 
 
-def test_a_workers_reply_is_the_result_within_bounds(target: SubjectTarget):
+def test_a_workers_reply_is_the_result_within_bounds(target: SubjectTarget) -> None:
     assert target.judge(Delivery.REQUEST, reply(b"42 rows")).result == "42 rows"
     assert target.judge(Delivery.REQUEST, reply(b"")).status is RunStatus.COMPLETED
     long = target.judge(Delivery.REQUEST, reply("ü".encode() * 100_000)).result
@@ -171,7 +164,7 @@ def test_a_workers_reply_is_the_result_within_bounds(target: SubjectTarget):
     assert len(long) == MAX_RESULT_CHARS
 
 
-def test_a_micro_error_fails_the_run_with_its_text(target: SubjectTarget):
+def test_a_micro_error_fails_the_run_with_its_text(target: SubjectTarget) -> None:
     headers = {"Nats-Service-Error": "no disk", "nats-service-error-code": "507"}
     outcome = target.judge(Delivery.REQUEST, reply(b"details", headers=headers))
     assert (outcome.status, outcome.reason, outcome.retry) == (RunStatus.FAILED, Reason.WORKER_ERROR, True)
@@ -180,14 +173,14 @@ def test_a_micro_error_fails_the_run_with_its_text(target: SubjectTarget):
 
 
 @given(st.binary(), st.sampled_from(["", "503", "408"]), st.dictionaries(st.text(), st.text(), max_size=2))
-def test_no_reply_whatever_it_holds_makes_judging_raise(data: bytes, status: str, headers: dict[str, str]):
+def test_no_reply_whatever_it_holds_makes_judging_raise(data: bytes, status: str, headers: dict[str, str]) -> None:
     target = SubjectTarget(SubjectPolicy(), StreamMap())
     for delivery in (Delivery.JETSTREAM, Delivery.REQUEST):
         outcome = target.judge(delivery, reply(data, status, headers))
         assert len(outcome.result or "") <= MAX_RESULT_CHARS
 
 
-def test_a_burst_is_encoded_within_a_few_microseconds_a_run(target: SubjectTarget):
+def test_a_burst_is_encoded_within_a_few_microseconds_a_run(target: SubjectTarget) -> None:
     jobs = [Job(id=f"a.{n}", payload="x", headers={"X-Team": "b"}) for n in range(2000)]
     one = dispatch()
     for job in jobs:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from natscron.clock import Clock
 from natscron.engine.target import Target
+from natscron.model import Job
 from natscron.server.admission import Admission
 from natscron.server.deciding import Deciding
 from natscron.server.freshness import Freshness
@@ -27,5 +28,7 @@ class Context:
     fresh: Freshness
     max_reply: Callable[[], int]
     """The most bytes that one reply may have now."""
+    on_saved: Callable[[Job], None]
+    """Told of each job that was written."""
     notes: Callable[[], list[str]]
     """What an operator should know besides what the engine says."""

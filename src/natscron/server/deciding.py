@@ -4,25 +4,11 @@ from typing import Any, Protocol
 
 import msgspec
 
+from natscron.engine.engine import EngineStatus
 from natscron.engine.table import Entry, JobTable
 from natscron.model import JobState, Mark, Ms, Run
 
-__all__ = ["Deciding", "Status"]
-
-
-class Status(Protocol):
-    """The engine's state at one moment; see :class:`natscron.engine.engine.EngineStatus`."""
-
-    is_leader: bool
-    leader: str | None
-    epoch: int
-    mark_ms: Ms | None
-    instances: list[str]
-    lateness_p50_ms: float | None
-    lateness_p99_ms: float | None
-    started_at_ms: Ms
-    blocked: str | None
-    warnings: list[str]
+__all__ = ["Deciding"]
 
 
 class Deciding(Protocol):
@@ -43,7 +29,7 @@ class Deciding(Protocol):
         """The last mark seen; None while there is none."""
         ...
 
-    def status(self) -> Status:
+    def status(self) -> EngineStatus:
         """The state now."""
         ...
 

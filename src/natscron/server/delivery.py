@@ -1,13 +1,13 @@
 """What a run becomes on the wire: message bytes per job, and what the answers mean.
 
 :class:`SubjectTarget` is the engine's target for subjects. It does no I/O. Which streams capture which subjects is
-read from :class:`StreamMap`, a copy in memory that others keep fresh (:mod:`natscron.server.streams`), so that
+read from :class:`StreamMap`, a copy in memory that :mod:`natscron.server.streams` keeps fresh, so that
 resolving ``auto`` never waits.
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -20,7 +20,7 @@ from natscron.model import Delivery, Job, Reason, RunStatus
 from natscron.server.subjects import SubjectPolicy, matcher
 from natscron.storage.protocol import Outgoing, Reply
 
-__all__ = ["MAX_RESULT_CHARS", "CapturingStream", "StreamMap", "SubjectTarget", "bounded", "streams_of"]
+__all__ = ["MAX_RESULT_CHARS", "CapturingStream", "StreamMap", "SubjectTarget", "bounded"]
 
 MAX_RESULT_CHARS: Final = 1024
 """Most characters of a worker's reply or error that a run record keeps."""
@@ -260,11 +260,3 @@ def bounded(text: str) -> str:
     """``text`` as a run record keeps it: at most 1,024 characters, without control characters."""
     text = _CONTROLS.sub("\ufffd", text)
     return text if len(text) <= MAX_RESULT_CHARS else text[: MAX_RESULT_CHARS - 1] + "…"
-
-
-def streams_of(configs: Iterable[Mapping[str, Any]]) -> list[CapturingStream]:
-    """The account's streams from their configurations as the server lists them."""
-    return [
-        CapturingStream(str(one.get("name", "")), tuple(map(str, one.get("subjects") or ())), one.get("no_ack") is True)
-        for one in configs
-    ]

@@ -48,6 +48,7 @@ class Jobs:
         self._admission = context.admission
         self._clock = context.clock
         self._fresh = context.fresh
+        self._on_saved = context.on_saved
         self._creating = 0
 
     async def create(self, data: Input) -> Reply:
@@ -221,8 +222,10 @@ class Jobs:
     def _written(self, status: str, revision: int, admitted: Admitted, warnings: tuple[str, ...]) -> Reply:
         """Go's clients read these replies as maps of strings: every value is one, and keys are sorted."""
         job = admitted.job
+        self._on_saved(job)
         reply: Reply = {}
-        if not job.paused:
+        # An interval counts from the store's time of the creating write, which is not known here.
+        if not job.paused and (job.anchor_ms or admitted.schedule.interval is None or admitted.schedule.start_at):
             next_ms = admitted.schedule.next_after_ms(self._clock.now_ms())
             if next_ms is not None:
                 reply["next_run"] = ms_to_text(next_ms)

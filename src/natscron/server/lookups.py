@@ -42,8 +42,8 @@ class Lookups:
         await self._fresh.catch_up()
         return self.view(self._entry(subject))
 
-    async def page(self, data: Input) -> Reply:
-        """Jobs, oldest change first, as many as fit into one message; ``{"jobs":null}`` if there is none."""
+    async def page(self, data: Input, *, bounded: bool = True) -> Reply:
+        """Jobs, oldest change first, as many as fit into one message (if ``bounded``); ``{"jobs":null}`` for none."""
         request = read(ListRequest, data, empty_is_default=True)
         wanted = _filters(request, self._engine)
         cursor = _cursor(request.cursor)
@@ -61,17 +61,18 @@ class Lookups:
             return {"jobs": None}
         start = bisect_right(entries, cursor, key=_revision)
         stop = total if request.limit is None else min(total, start + request.limit)
-        room = max(self._max_reply() - _ROOM, _ROOM)
+        room = max(self._max_reply() - _ROOM, _ROOM) if bounded else None
         shown: list[dict[str, Any]] = []
         for place in range(start, stop):
             view = self.view(entries[place])
-            room -= len(encode(view)) + 1
-            # One job that is larger than a message is shown without its payload rather than hiding all after it.
-            if room < 0 and not shown:
-                view = {key: value for key, value in view.items() if key not in _LARGE}
-            elif room < 0:
-                stop = place
-                break
+            if room is not None:
+                room -= len(encode(view)) + 1
+                # One job larger than a message is shown without its payload rather than hiding all after it.
+                if room < 0 and not shown:
+                    view = {key: value for key, value in view.items() if key not in _LARGE}
+                elif room < 0:
+                    stop = place
+                    break
             shown.append(view)
             if len(shown) % _YIELD_EVERY == 0:
                 await asyncio.sleep(0)

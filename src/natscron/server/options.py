@@ -49,9 +49,8 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     Durations are Go text (``"2s"``) or seconds. Wrong values raise ConfigError, here and not later.
 
     ``connection`` is a connected nats-py client to share; it is never closed, and a stopped server leaves nothing on
-    it. The leader opens a connection of its own beside it, to ``nats_url`` with the same credentials options, or to
-    where the shared one is connected when ``nats_url`` is not given. ``connect_timeout_s`` bounds how long ``start``
-    waits for NATS (default None: for ever; a shared connection is expected to be there). ``settings`` takes all
+    it. The leader opens a connection of its own beside it, to the same servers and with the same credentials.
+    ``connect_timeout_s`` bounds how long ``start`` waits for NATS (default None: for ever). ``settings`` takes all
     settings at once, instead of the single ones.
     """
 

@@ -90,10 +90,15 @@ class SubjectPolicy:
         self._memo: dict[str, str | None] = {}
 
     @classmethod
-    def for_service(cls, prefix: str, *, allow: Sequence[str] = (), deny: Sequence[str] = ()) -> "SubjectPolicy":
-        """The policy of a service whose API and log lie under ``prefix``; exactly what it serves is reserved."""
-        own = ("jobs.>", "runs.>", "log.>", "cluster.>", "status")
-        return cls(reserved=[f"{prefix}.{tail}" for tail in own], allow=allow, deny=deny)
+    def for_service(
+        cls, prefix: str, *, log_prefix: str = "", allow: Sequence[str] = (), deny: Sequence[str] = ()
+    ) -> "SubjectPolicy":
+        """The policy of a service whose API lies under ``prefix``; exactly what it serves is reserved.
+
+        ``log_prefix`` is what run records are published under, ``<prefix>.log`` by default.
+        """
+        own = [f"{prefix}.{tail}" for tail in ("jobs.>", "runs.>", "cluster.>", "status")]
+        return cls(reserved=[*own, f"{log_prefix or prefix + '.log'}.>"], allow=allow, deny=deny)
 
     def refusal(self, subject: str) -> str | None:
         """Why no job may publish to ``subject`` (value, rule, remedy), or None. The answer is remembered."""
