@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from natscron.errors import InvalidCronExpressionError
 from natscron.model import ScheduleSpec
 from natscron.schedule import Schedule, compile_schedule
+from natscron.schedule.base import ScheduleBase
 
 HOUR = 3600
 ZONES = (
@@ -313,3 +314,26 @@ def test_the_next_slot_is_later_and_looking_back_finds_it_again(data: st.DataObj
     assert schedule.next_after_ms(slot - 1) == slot
     if earlier is not None:
         assert schedule.next_after_ms(earlier) == slot
+
+
+@checked
+@given(data=st.data())
+def test_counting_agrees_with_walking_from_slot_to_slot(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from([None, *ZONES]))
+    schedule = _compiled(data.draw(expressions()).text, name, data.draw(GAPS), data.draw(FOLDS))
+    assume(schedule is not None)
+    assert schedule is not None
+    start = data.draw(st.integers(0, 140 * 366 * 86_400_000))
+    end = start + data.draw(st.integers(0, 500 * 86_400_000))
+    walked = ScheduleBase.count(schedule, start, end, 3_000)  # type: ignore[arg-type]  # the general way, on purpose
+    assert schedule.count(start, end, 3_000) == walked
+
+
+def test_counting_a_year_of_seconds_takes_no_walk() -> None:
+    for tz in (None, "Europe/Berlin"):
+        schedule = _compiled("* * * * * *", tz)
+        assert schedule is not None
+        assert schedule.count(0, 10 * 365 * 86_400_000, 10**12) == 10 * 365 * 86_400
+        assert schedule.count(-1, 10 * 365 * 86_400_000, 10**12) == 10 * 365 * 86_400 + 1
+        assert schedule.count(-1, 10 * 365 * 86_400_000, 7) == 7
+        assert schedule.count(5_000, 4_000, 7) == 0

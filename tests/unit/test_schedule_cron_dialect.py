@@ -228,6 +228,11 @@ def test_a_seconds_field_of_star_is_taken_with_a_warning() -> None:
     assert compile_schedule(ScheduleSpec(cron="0 */15 * * * *"), anchor_ms=0).warnings == ()
 
 
+def test_clock_rules_on_a_schedule_without_wall_times_are_named_in_a_warning() -> None:
+    for spec in (ScheduleSpec(every="1m", dst_gap="skip"), ScheduleSpec(at="in 5m", dst_fold="both")):
+        assert "they change nothing here" in compile_schedule(spec, anchor_ms=0).warnings[0]
+
+
 def test_h_is_a_stable_hash_of_the_job_within_its_range() -> None:
     assert slots("H H * * *", seed="a", n=3) == slots("H H * * *", seed="a", n=3)
     many = {slots("H H * * *", seed=f"job.{i}", n=1)[0] for i in range(50)}
@@ -248,6 +253,7 @@ def test_equal_expressions_share_one_schedule_whatever_the_job() -> None:
     assert compiled("0 9 * * 1-5", "Europe/Berlin", seed="b") is first
     assert compiled("CRON_TZ=Europe/Berlin 0 9 * * 1-5", seed="c") is first
     assert compiled("0 9 * * 1-5", "Europe/Paris") is not first
+    assert compiled("0 9 * MAR THU", seed="a") is compiled("0 9 * MAR THU", seed="b")
     assert compiled("H 9 * * 1-5", seed="a") is not compiled("H 9 * * 1-5", seed="b")
 
 

@@ -34,6 +34,7 @@ _SECOND: Final = 1_000_000_000
 _MAX_SHOWN: Final = 64
 _UTC_NAMES: Final = frozenset({"", "UTC", "Etc/UTC", "Zulu", "Etc/Zulu", "GMT", "Etc/GMT"})
 _PREFIX: Final = re.compile(r"(?:CRON_)?TZ=(\S*)(?:\s+(.*))?", re.DOTALL)
+_HASHED: Final = re.compile(r"(?<![A-Za-z])H(?![A-Za-z])|~")  # not the H of THU, which all jobs can share
 _ALIASES: Final = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
@@ -136,7 +137,7 @@ def _spaced(schedule: Schedule, min_interval_ns: int) -> None:
 def _compile_cron(spec: ScheduleSpec, text: str, seed: str, min_interval_ns: int, *, lenient: bool) -> Compiled:
     try:
         expression, zone = _split_zone(text, spec.tz or None)
-        hashed = seed if "H" in expression or "~" in expression else ""
+        hashed = seed if _HASHED.search(expression) else ""
         compiled = _cron(expression, zone, spec.dst_gap, spec.dst_fold, hashed, lenient)
         _spaced(compiled.schedule, min_interval_ns)
     except ValidationError as error:
@@ -223,12 +224,17 @@ def compile_schedule(
     name, text = _only(spec)
     if spec.start_at and name != "every":
         raise InvalidScheduleError(f"start_at anchors an interval: it goes with 'every', not with '{name}'")
-    if name == "every":
-        return Compiled(_compile_every(spec, text, anchor_ms, min_interval_ns))
     if name == "cron":
         compiled = _compile_cron(spec, text, seed, min_interval_ns, lenient=lenient)
     else:
-        compiled = Compiled(OnceSchedule(resolve_instant(text, anchor_ms)))
+        idle = (
+            ("dst_gap and dst_fold are about cron expressions: they change nothing here",)
+            if spec.dst_gap or spec.dst_fold
+            else ()
+        )
+        if name == "every":
+            return Compiled(_compile_every(spec, text, anchor_ms, min_interval_ns), idle)
+        compiled = Compiled(OnceSchedule(resolve_instant(text, anchor_ms)), idle)
     if spec.run_at_start:
         return compiled._replace(schedule=WithStart(compiled.schedule, anchor_ms))
     return compiled

@@ -16,7 +16,7 @@ from enum import StrEnum
 from natscron.schedule.base import MAX_MS, ScheduleBase
 from natscron.schedule.days import NEVER
 from natscron.schedule.pattern import Pattern
-from natscron.schedule.zones import HORIZON, PERIOD, REPEATS_FROM, Zone
+from natscron.schedule.zones import HORIZON, MARGIN, PERIOD, REPEATS_FROM, Zone
 
 __all__ = ["CronSchedule", "Fold", "Gap", "ZonedCronSchedule"]
 
@@ -68,6 +68,15 @@ class CronSchedule(ScheduleBase):
         """The last slot not later than ``t_ms``, or None."""
         wall = self.pattern.before(min(t_ms, MAX_MS) // 1000)
         return wall * 1000 if wall >= 0 else None
+
+    def count(self, after_ms: int, until_ms: int, cap: int) -> int:
+        """How many slots lie in (after_ms, until_ms], at most ``cap``; the work grows with the months between."""
+        start, end = max(after_ms // 1000, -1) + 1, min(until_ms // 1000, _MAX_S) + 1
+        return max(0, min(self._count(start, end), cap))
+
+    def _count(self, start: int, end: int) -> int:
+        """How many slots lie in [start, end), in seconds."""
+        return self.pattern.count(start, end)
 
 
 class ZonedCronSchedule(CronSchedule):
@@ -138,8 +147,10 @@ class ZonedCronSchedule(CronSchedule):
                     break
                 if slot > bound or table.end >= HORIZON:
                     return shifted
+                begun = changes[i - 1] if i else t
                 table = self.zone.cover(table.start, table.end + 1)
                 changes, offsets = table.at, table.offset
+                i = bisect_right(changes, begun)  # another thread may have let the table grow at its start
                 continue
             change, following = changes[i], offsets[i + 1]
             if slot < change and not (self.fold is Fold.LAST and found >= change + following):
@@ -205,6 +216,51 @@ class ZonedCronSchedule(CronSchedule):
         if found < change + previous:
             return -NEVER
         return found - previous if shift else change
+
+    def _count(self, start: int, end: int) -> int:
+        """How many slots lie in [start, end), in seconds, stretch by stretch."""
+        if start >= end:
+            return 0
+        if end > REPEATS_FROM:  # far ahead: what is before, and then a walk
+            found = self._count(start, REPEATS_FROM)
+            slot = self.next_after_ms(max(start, REPEATS_FROM) * 1000 - 1)
+            while slot is not None and slot < end * 1000:
+                found += 1
+                slot = self.next_after_ms(slot)
+            return found
+        table = self.zone.cover(start - MARGIN, end + MARGIN)
+        changes, offsets = table.at, table.offset
+        i = bisect_right(changes, start)
+        found = 0
+        while start < end:
+            offset = offsets[i]
+            until = min(changes[i], end) if i < len(changes) else end
+            first_wall, end_wall = start + offset, until + offset
+            if i and offsets[i - 1] > offset and self.fold is Fold.FIRST:
+                first_wall = max(first_wall, changes[i - 1] + offsets[i - 1])
+            if i < len(changes) and offsets[i + 1] < offset and self.fold is Fold.LAST:
+                end_wall = min(end_wall, changes[i] + offsets[i + 1])
+            found += self.pattern.count(first_wall, end_wall)
+            if i and offsets[i - 1] < offset:
+                found += self._count_moved(start, until, changes[i - 1], offsets[i - 1], offset)
+            start = until
+            i += 1
+        return found
+
+    def _count_moved(self, start: int, end: int, change: int, previous: int, offset: int) -> int:
+        """How many slots in [start, end) come out of the gap at ``change`` and are no slots by themselves."""
+        pattern = self.pattern
+        if self.gap is Gap.SKIP or (self.gap is Gap.RUN_AFTER and start != change):
+            return 0
+        wall = pattern.after(max(start, change) + previous - 1)
+        if self.gap is Gap.RUN_AFTER:
+            return int(wall < change + offset and pattern.before(change + offset) != change + offset)
+        found = 0
+        while wall < change + offset and wall - previous < end:
+            shifted = wall - previous + offset
+            found += pattern.before(shifted) != shifted
+            wall = pattern.after(wall)
+        return found
 
     def mark(self, slot_ms: int) -> str:
         """``moved`` if a clock change moved this slot, ``repeated`` if it is a slot's second pass, else empty."""

@@ -164,6 +164,22 @@ class DaySet:
                     return first + found.bit_length() - 2
         return -NEVER
 
+    def count(self, start: int, end: int) -> int:
+        """How many days in [start, end) match; the work grows with the months between them."""
+        if self.every_day:
+            return max(0, end - start)
+        found = 0
+        while start < end:
+            date = _from_ordinal(start + _EPOCH)
+            month = date.month
+            first = start - date.day + 1
+            length = _length(date.year, month)
+            if self._months >> month & 1:
+                days = self._mask(length, (first + _THURSDAY) % 7) >> date.day
+                found += (days & (1 << min(end, first + length) - start) - 1).bit_count()
+            start = first + length
+        return found
+
 
 @lru_cache(maxsize=1024)
 def day_set(fields: DayFields) -> DaySet:

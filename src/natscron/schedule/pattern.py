@@ -102,3 +102,28 @@ class Pattern:
             day -= 1
             found_day = day if self._every_day else self._days.on_or_before(day)
         return found_day * _DAY + self._last if found_day > -NEVER else -NEVER
+
+    def _count_below(self, rest: int) -> int:
+        """How many matching seconds of a day lie before its second ``rest``."""
+        hour, rest = divmod(rest, 3600)
+        minute, second = divmod(rest, 60)
+        in_minute = self.seconds.bit_count()
+        found = (self.hours & (1 << hour) - 1).bit_count() * self.minutes.bit_count() * in_minute
+        if self.hours >> hour & 1:
+            found += (self.minutes & (1 << minute) - 1).bit_count() * in_minute
+            if self.minutes >> minute & 1:
+                found += (self.seconds & (1 << second) - 1).bit_count()
+        return found
+
+    def count(self, start: int, end: int) -> int:
+        """How many wall seconds in [start, end) match; the work grows with the months between them."""
+        if start >= end:
+            return 0
+        first, first_rest = divmod(start, _DAY)
+        last, last_rest = divmod(end, _DAY)
+        found = self._days.count(first, last) * self._count_below(_DAY)
+        if last_rest and self._days.count(last, last + 1):
+            found += self._count_below(last_rest)
+        if first_rest and self._days.count(first, first + 1):
+            found -= self._count_below(first_rest)
+        return found

@@ -3,7 +3,6 @@
 import datetime as dt
 from contextlib import suppress
 from typing import NamedTuple
-from zoneinfo import ZoneInfo
 
 from natscron.model import ScheduleSpec
 from natscron.schedule.base import Schedule, instant_of, ms_of
@@ -11,6 +10,7 @@ from natscron.schedule.compile import compile_schedule
 from natscron.schedule.cron import CronSchedule, ZonedCronSchedule
 from natscron.schedule.instants import format_instant
 from natscron.schedule.once import WithStart
+from natscron.schedule.zones import zone_named
 
 __all__ = ["MAX_SLOTS", "Slot", "next_slots", "preview"]
 
@@ -64,7 +64,7 @@ def preview(  # noqa: PLR0913 - what compiling needs, and what is asked
     schedule = compile_schedule(spec, anchor_ms=anchor, seed=seed, lenient=lenient).schedule
     inner = schedule.inner if isinstance(schedule, WithStart) else schedule
     name = inner.zone_name if isinstance(inner, CronSchedule) else spec.tz or "UTC"
-    zone = ZoneInfo(name)
+    zone = zone_named(name).info
     slots = []
     for at_ms in _slots(schedule, after_ms, n):
         wall = instant_of(at_ms)

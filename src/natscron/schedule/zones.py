@@ -106,9 +106,10 @@ class Zone:
         """A table that covers :data:`MARGIN` on both sides of ``second``."""
         return self.cover(second - MARGIN, second + MARGIN)
 
-    def offset_at(self, second: int) -> int:
-        """Seconds east of UTC at an instant from 1970 to 9999."""
-        return self._offset(second)
+    @property
+    def info(self) -> zoneinfo.ZoneInfo:
+        """The zone for datetimes, as last read."""
+        return self._info
 
     def reload(self) -> None:
         """Read the zone's data again. A zone that is gone keeps what was known of it."""
