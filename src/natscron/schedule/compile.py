@@ -79,8 +79,7 @@ def _cron(expression: str, zone_name: str, gap: str | None, fold: str | None, se
         raise ValidationError(
             f"expected exactly 5 fields, found {len(texts)}: [{_shown(' '.join(texts))}] (or 6; {_LAYOUT})"
         )
-    warnings: list[str] = []
-    fields = parse_fields(texts, seed=seed, lenient=lenient, warnings=warnings)
+    fields, warnings = parse_fields(texts, seed=seed, lenient=lenient)
     if day_set(fields.days).on_or_after(_FIRST_DAY) == NEVER:
         raise ValidationError("it never matches: no such day comes within 50 years; check day of month and month")
     pattern = Pattern(fields.seconds, fields.minutes, fields.hours, fields.days)

@@ -7,6 +7,7 @@ its parser let through is read the way it read it, and each such oddity is named
 
 import hashlib
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from natscron.errors import ValidationError
@@ -25,6 +26,7 @@ _MAX_ITEMS: Final = 128
 _HASHED_DAYS: Final = 28
 _MAX_DIGITS: Final = 18
 _MOST_OF_A_WEEKDAY: Final = 5
+_EVERY_SECOND: Final = (1 << 60) - 1
 
 
 class _Kind(NamedTuple):
@@ -231,31 +233,50 @@ class _Read:
             self.mask |= 1 << (value - self.kind.low) % span + self.kind.low
 
 
-def parse_fields(texts: list[str], *, seed: str, lenient: bool, warnings: list[str]) -> Fields:
-    """Parse five fields (minute first) or six (second first); appends to ``warnings``.
+class _Field(NamedTuple):
+    """What one field says."""
+
+    mask: int
+    unrestricted: bool
+    starred: bool
+    last: tuple[int, ...]
+    near: tuple[int, ...]
+    nth: tuple[tuple[int, int], ...]
+    warnings: tuple[str, ...]
+
+
+_KINDS: Final = (_SECOND, _MINUTE, _HOUR, _DOM, _MONTH, _DOW)
+
+
+def _read(index: int, text: str, seed: str, *, lenient: bool) -> _Field:
+    warnings: list[str] = []
+    read = _Read(_KINDS[index], text, seed, warnings, lenient=lenient)
+    read.read()
+    if not (read.mask or read.last or read.near or read.nth):
+        raise read.fail(f"'{text}' never matches")
+    days = tuple(sorted(set(read.last))), tuple(sorted(set(read.near))), tuple(sorted(set(read.nth)))
+    return _Field(read.mask, read.unrestricted, read.starred, *days, tuple(warnings))
+
+
+# Expressions differ from job to job much more than single fields do, so these are read once each.
+_read_shared: Final = lru_cache(maxsize=4096)(_read)
+
+
+def parse_fields(texts: list[str], *, seed: str, lenient: bool) -> tuple[Fields, list[str]]:
+    """Parse five fields (minute first) or six (second first), with what their author should know.
 
     ``seed`` is what ``H`` and ``~`` hash. Raises :class:`~natscron.errors.ValidationError` naming the field, the value
     and the reason. Whether the fields can ever match together is not looked at.
     """
-    kinds = (_SECOND, _MINUTE, _HOUR, _DOM, _MONTH, _DOW)
-    reads = [
-        _Read(kind, text, seed, warnings, lenient=lenient)
-        for kind, text in zip(kinds, ["0", *texts] if len(texts) < len(kinds) else texts, strict=True)
-    ]
-    for read in reads:
-        read.read()
-        if not (read.mask or read.last or read.near or read.nth):
-            raise read.fail(f"'{read.text}' never matches")
-    second, minute, hour, dom, month, dow = reads
-    if len(texts) == len(kinds) and second.mask == (1 << 60) - 1:
+    six = len(texts) == len(_KINDS)
+    fields = []
+    for index, text in enumerate(texts if six else ["0", *texts]):
+        reader = _read if "H" in text or "~" in text else _read_shared
+        fields.append(reader(index, text, "" if reader is _read_shared else seed, lenient=lenient))
+    second, minute, hour, dom, month, dow = fields
+    warnings = [warning for field in fields for warning in field.warnings]
+    if six and second.mask == _EVERY_SECOND:
         warnings.append("the seconds field is '*': the job runs every second of each matching minute; 0 means once")
-    days = DayFields(
-        dom=dom.mask,
-        month=month.mask,
-        dow=dow.mask,
-        both=dom.unrestricted or dow.unrestricted,
-        last=tuple(sorted(set(dom.last))),
-        near=tuple(sorted(set(dom.near))),
-        nth=tuple(sorted(set(dow.nth))),
-    )
-    return Fields(second.mask, minute.mask, hour.mask, days, by_instant=minute.starred or hour.starred)
+    both = dom.unrestricted or dow.unrestricted
+    days = DayFields(dom.mask, month.mask, dow.mask, both, dom.last, dom.near, dow.nth)
+    return Fields(second.mask, minute.mask, hour.mask, days, by_instant=minute.starred or hour.starred), warnings
