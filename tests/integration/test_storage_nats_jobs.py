@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from natscron.clock import SystemClock
 from natscron.errors import (
     ConfigError,
     JobAlreadyExistsError,
@@ -37,8 +38,6 @@ class MovedClock:
     """The host's clock, moved by ``ahead_ms``."""
 
     def __init__(self) -> None:
-        from natscron.clock import SystemClock  # noqa: PLC0415 - the tests' only use of it
-
         self._clock = SystemClock()
         self.ahead_ms = 0
 

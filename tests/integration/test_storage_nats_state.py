@@ -7,9 +7,8 @@ from itertools import count
 import pytest
 
 from natscron.codec.state import NewerRecordError
-from natscron.errors import LeadershipLostError, LimitExceededError, StorageError, ValidationError, WrongRevisionError
+from natscron.errors import LeadershipLostError, LimitExceededError, StorageError, WrongRevisionError
 from natscron.model import (
-    Delivery,
     Holder,
     Job,
     Lease,
@@ -20,13 +19,12 @@ from natscron.model import (
     NoteRef,
     OpenRow,
     OpenState,
-    Run,
-    RunStatus,
 )
 from natscron.storage.nats import NatsStorage, NatsStorageOptions
 from natscron.storage.nats.keys import StateKeys
-from natscron.storage.protocol import LeaderLink, Outgoing, Reply, RunQuery
+from natscron.storage.protocol import LeaderLink, Outgoing, Reply
 from natscron.testing.nats import NatsCluster, NatsServer, TcpProxy
+from natscron.wire.kv import entry_of
 from natscron.wire.options import ConnectOptions
 
 pytestmark = pytest.mark.anyio
@@ -387,93 +385,16 @@ async def test_markers_and_announcements_carry_a_time_to_live(
         request = {"last_by_subj": subject}
         reply = await storage.connection.js_request(f"STREAM.MSG.GET.{options.state_stream}", request)
         assert "hdrs" in reply["message"]
-        from natscron.wire.kv import entry_of  # noqa: PLC0415 - used here alone
-
         headers = entry_of(reply["message"]).headers
         assert headers is not None
         assert "Nats-TTL" in headers
 
 
-# History.
-
-
-def a_run(job: str, number: int, status: RunStatus = RunStatus.SENT) -> Run:
-    return Run(
-        job=job,
-        status=status,
-        run_id=f"{job}-{number:05d}",
-        scheduled_at_ms=number,
-        finished_at_ms=1_000 + number,
-        delivery=Delivery.CORE,
-    )
-
-
-async def test_one_jobs_newest_records_are_found_among_many(storage: NatsStorage) -> None:
-    await storage.save_runs([a_run(f"j.{n % 40}", n) for n in range(4_000)])
-    found = await storage.list_runs(RunQuery(job="j.7", limit=3))
-    assert [run.run_id for run in found] == ["j.7-03967", "j.7-03927", "j.7-03887"]
-    assert await storage.list_runs(RunQuery(job="j.unknown")) == []
-
-
-async def test_the_log_keeps_as_many_records_a_job_as_it_was_told(shared_nats: NatsServer) -> None:
-    options = NatsStorageOptions(name=f"state-{next(_numbers)}", log_per_job=5)
-    storage = NatsStorage(ConnectOptions(url=shared_nats.url), options)
-    await storage.initialize()
-    await storage.save_runs([a_run("a", n) for n in range(300)])
-    found = await storage.list_runs(RunQuery(job="a", descending=False))
-    assert [run.scheduled_at_ms for run in found] == [295, 296, 297, 298, 299]
-    await storage.close()
-
-
-async def test_records_of_all_jobs_are_read_from_the_end(storage: NatsStorage) -> None:
-    await storage.save_runs([a_run(f"j{n % 50}", n) for n in range(3_000)])
-    newest = await storage.list_runs(RunQuery(limit=4, offset=2))
-    assert [run.scheduled_at_ms for run in newest] == [2997, 2996, 2995, 2994]
-    oldest = await storage.list_runs(RunQuery(limit=2, descending=False))
-    assert [run.scheduled_at_ms for run in oldest] == [0, 1]
-    one = await storage.list_runs(RunQuery(run_id="j3-00003"))
-    assert [run.job for run in one] == ["j3"]
-
-
-async def test_records_are_filtered_by_status_and_time(storage: NatsStorage) -> None:
-    await storage.save_runs([a_run("a", n, RunStatus.FAILED if n % 2 else RunStatus.SENT) for n in range(10)])
-    failed = await storage.list_runs(RunQuery(status=RunStatus.FAILED, job="a"))
-    assert [run.scheduled_at_ms for run in failed] == [9, 7, 5, 3, 1]
-    window = await storage.list_runs(RunQuery(since_ms=1_003, until_ms=1_006, descending=False))
-    assert [run.scheduled_at_ms for run in window] == [3, 4, 5]
-
-
-async def test_the_last_record_of_a_run_and_attempt_counts(storage: NatsStorage) -> None:
-    await storage.save_runs([a_run("a", 1, RunStatus.RUNNING), a_run("a", 2), a_run("a", 1, RunStatus.FAILED)])
-    found = await storage.list_runs(RunQuery(job="a"))
-    assert {run.run_id: run.status for run in found} == {"a-00001": RunStatus.FAILED, "a-00002": RunStatus.SENT}
-
-
-async def test_records_are_followed_live(storage: NatsStorage) -> None:
-    await storage.save_runs([a_run("a", 1)])
-    one: list[Run] = []
-    every: list[Run] = []
-    done = asyncio.Event()
-
-    def take(run: Run) -> None:
-        every.append(run)
-        if run.run_id == "a-00003":
-            done.set()
-
-    watches = [storage.follow_runs("a", one.append), storage.follow_runs(None, take)]
+async def test_closing_the_storage_ends_its_watches(storage: NatsStorage) -> None:
+    before = asyncio.all_tasks()
+    watches = [storage.watch_state(Observer()), storage.follow_runs(None, lambda _: None)]
     for watch in watches:
         await watch.ready()
-    await storage.save_runs([a_run("a", 2), a_run("odd id", 2), a_run("_service", 1), a_run("a", 3)])
-    await asyncio.wait_for(done.wait(), 10)
-    assert [run.job for run in every] == ["a", "odd id", "_service", "a"]
-    assert [run.run_id for run in one] == ["a-00002", "a-00003"]
-    assert len(await storage.list_runs(RunQuery(job="_service"))) == 1
-    assert len(await storage.list_runs(RunQuery(job="odd id"))) == 1
-    for watch in watches:
-        await watch.close()
-
-
-@pytest.mark.parametrize("limit", [0, 10_001])
-async def test_a_query_is_bounded(storage: NatsStorage, limit: int) -> None:
-    with pytest.raises(ValidationError, match="limit"):
-        await storage.list_runs(RunQuery(limit=limit))
+    await storage.close()
+    await storage.close()
+    assert asyncio.all_tasks() <= before

@@ -27,6 +27,7 @@ __all__ = [
     "GO_TYPE",
     "VIEW_FIELDS",
     "ParsedJob",
+    "envelope",
     "job_from_fields",
     "job_to_json",
     "job_view",
@@ -126,7 +127,7 @@ def job_from_fields(found: Mapping[str, Any]) -> ParsedJob:
     # Who gives both forms at once has read them from a reply, which shows the older form with a subject added.
     old_format = "target" in given
     if "payload" in values:
-        values["payload"] = _envelope(values["payload"], old_format=old_format)
+        values["payload"] = envelope(values["payload"], old_format=old_format)
     return ParsedJob(Job(old_format=old_format, extra=extra, **values), given, _unknown(extra))
 
 
@@ -143,7 +144,7 @@ def merge_job(old: Job, patch: Input) -> ParsedJob:
             raise ValidationError(f"subject {other!r} is not the job's own, {old.id!r}: a subject cannot be changed")
     old_format = old.old_format or "target" in given
     if "payload" in values:
-        values["payload"] = _envelope(values["payload"], old_format=old_format)
+        values["payload"] = envelope(values["payload"], old_format=old_format)
     merged = {name: item for name, item in {**old.extra, **extra}.items() if item is not None}
     job = msgspec.structs.replace(old, old_format=old_format, extra=merged, invalid=None, **values)
     return ParsedJob(job, given, _unknown(extra))
@@ -176,7 +177,7 @@ def _unknown(extra: Mapping[str, Any]) -> tuple[str, ...]:
     return (f"unknown fields are kept and have no effect: {names}{more}",)
 
 
-def _envelope(payload: Any, *, old_format: bool) -> Any:  # noqa: ANN401 - any JSON value
+def envelope(payload: Any, *, old_format: bool) -> Any:  # noqa: ANN401 - any JSON value
     """The envelope with its own spelling; anything else as it is.
 
     An envelope has only ``type`` and ``data``, data a string. The older form knew nothing else, so there one of the

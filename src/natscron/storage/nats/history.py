@@ -4,8 +4,8 @@ Who is authoritative: the stream. Records are written in chunks of which only th
 one connection is handled in order, so it proves the chunk. If the link was lost meanwhile, nobody knows, and the caller
 writes all of them again: readers take the last record of a (run id, attempt).
 
-Records of all jobs are read from the stream's end backwards, in windows that double, at most :data:`SCAN_LIMIT`
-sequences back; one job's records are one filter.
+Records of all jobs are read from the newest that can match backwards, in windows that double, :data:`SCAN_LIMIT`
+sequences at most; one job's records are one filter.
 """
 
 import asyncio
@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Final
 from natscron.codec.keys import key_of
 from natscron.codec.run import decode_run, encode_run
 from natscron.errors import MalformedInputError, StorageUncertainError, ValidationError
+from natscron.ids import ulid_time_ms
 from natscron.model import Ms, Run
 from natscron.storage.nats.options import SERVICE_JOB, NatsStorageOptions
 from natscron.storage.protocol import RunQuery
 from natscron.wire.connection import Connection
 from natscron.wire.consumer import Start, Watch
-from natscron.wire.kv import last_seq
+from natscron.wire.failures import ApiError
+from natscron.wire.kv import NO_MESSAGE, entry_of
 from natscron.wire.reading import Entry, read_range
 from natscron.wire.window import PublishWindow
 
@@ -40,6 +42,9 @@ MAX_LIMIT: Final = 10_000
 
 SKEW_MS: Final[Ms] = 60_000
 """How far an instance's clock may be behind the store's for its records to be found by their own time."""
+
+LATE_MS: Final[Ms] = 7_200_000
+"""How long after its own time a record may have been stored (NATS was away) and still be found in a long stream."""
 
 
 def instant_of(run: Run) -> Ms:
@@ -101,13 +106,47 @@ class NatsHistory:
         return Watch(self._connection, self._options.log_stream, [subject], _Follower(fn), Start.NEW)
 
     async def _scan(self, collected: "_Collected", wanted: int) -> None:
-        until = await last_seq(self._connection, self._options.log_stream)
-        end = max(until - SCAN_LIMIT, 0)
+        first, last = await self._bounds(collected.query)
         window = FIRST_WINDOW
-        while until > end and len(collected.found) < wanted and not collected.exhausted:
-            start = max(until - window, end) + 1
-            collected.take(await self._read([f"{self._options.log_prefix}.>"], start, until))
-            until, window = start - 1, min(window * 2, MAX_WINDOW)
+        while last >= first and len(collected.found) < wanted:
+            start = max(last - window + 1, first)
+            collected.take(await self._read([f"{self._options.log_prefix}.>"], start, last))
+            last, window = start - 1, min(window * 2, MAX_WINDOW)
+
+    async def _bounds(self, query: RunQuery) -> tuple[int, int]:
+        """The sequences between which the records of all jobs have to be looked for, at most SCAN_LIMIT of them."""
+        info = await self._connection.js_request(f"STREAM.INFO.{self._options.log_stream}")
+        first, last = max(int(info["state"]["first_seq"]), 1), int(info["state"]["last_seq"])
+        ends = (first, last + 1)
+        if query.until_ms is not None and last - first >= SCAN_LIMIT:
+            last = await self._sequence_at(query.until_ms + LATE_MS, *ends) - 1
+        slot_ms = _slot_ms(query.run_id)
+        since_ms = query.since_ms if slot_ms is None else max(slot_ms, query.since_ms or 0)
+        if since_ms is not None:
+            first = await self._sequence_at(since_ms - SKEW_MS, *ends)
+        if slot_ms is not None:
+            # A run is recorded soon after its slot.
+            return first, min(last, first + SCAN_LIMIT - 1)
+        return max(first, last - SCAN_LIMIT + 1), last
+
+    async def _sequence_at(self, at_ms: Ms, low: int, high: int) -> int:
+        """The first sequence stored at ``at_ms`` or later; ``high``: none. Halves the range: about 20 reads."""
+        while low < high:
+            middle = (low + high) // 2
+            request = {"seq": middle, "next_by_subj": ">"}
+            try:
+                reply = await self._connection.js_request(f"STREAM.MSG.GET.{self._options.log_stream}", request)
+            except ApiError as error:
+                if error.err_code != NO_MESSAGE:
+                    raise
+                high = middle
+                continue
+            entry = entry_of(reply["message"])
+            if entry.timestamp_ns // 1_000_000 < at_ms:
+                low = entry.seq + 1
+            else:
+                high = middle
+        return low
 
     async def _read(self, filters: Sequence[str], start: int, until: int | None) -> list[Entry]:
         return await read_range(self._connection, self._options.log_stream, filters, start, until)
@@ -120,19 +159,13 @@ class _Collected:
     """Takes entries, later ones first, and keeps the records that match, newest first."""
 
     def __init__(self, query: RunQuery) -> None:
-        self._query = query
+        self.query = query
         self._seen: set[tuple[str, int]] = set()
         self.found: list[Run] = []
-        self.exhausted = False
-        """Everything before is older than was asked for."""
 
     def take(self, entries: Iterable[Entry]) -> None:
         """Entries in the stream's order, all before those taken so far."""
-        query = self._query
         for entry in reversed(list(entries)):
-            if query.since_ms is not None and entry.timestamp_ns // 1_000_000 < query.since_ms - SKEW_MS:
-                self.exhausted = True
-                return
             run = _readable(entry.subject, entry.data)
             if run is not None and self._is_new(run) and self._matches(run):
                 self.found.append(run)
@@ -147,7 +180,7 @@ class _Collected:
         return True
 
     def _matches(self, run: Run) -> bool:
-        query = self._query
+        query = self.query
         at_ms = instant_of(run)
         return (
             query.run_id in (None, run.run_id)
@@ -180,6 +213,16 @@ class _Follower:
 
     def on_complete(self, seq: int) -> None:
         """Not of interest."""
+
+
+def _slot_ms(run_id: str | None) -> Ms | None:
+    """The instant in a run id; None: none was given, or one of another make."""
+    if run_id is None:
+        return None
+    try:
+        return ulid_time_ms(run_id)
+    except ValueError:
+        return None
 
 
 def _readable(subject: str, data: bytes) -> Run | None:

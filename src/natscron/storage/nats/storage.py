@@ -7,6 +7,7 @@ connection of its own, made with the same servers and credentials.
 
 import asyncio
 import logging
+import weakref
 from collections.abc import Callable, Sequence
 
 from natscron.clock import Clock, SystemClock
@@ -56,6 +57,8 @@ class NatsStorage:
         self._window: PublishWindow | None = None
         self._roles: tuple[NatsJobs, NatsState, NatsHistory] | None = None
         self._starting = asyncio.Lock()
+        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+        """Those still running; the connection holds each until it is closed."""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -101,6 +104,8 @@ class NatsStorage:
         roles, self._roles = self._roles, None
         window, self._window = self._window, None
         connection, self._connection = self._connection, None
+        for watch in list(self._watches):
+            await watch.close()
         if roles is not None:
             roles[2].close()
         if window is not None:
@@ -134,7 +139,7 @@ class NatsStorage:
 
     def watch_jobs(self, sink: JobSink) -> Watch:
         """Follow the jobs."""
-        return self._jobs.watch_jobs(sink)
+        return self._kept(self._jobs.watch_jobs(sink))
 
     async def sweep(self) -> None:
         """Purge the marks of jobs deleted more than an hour ago, at most 1,000 a call."""
@@ -146,7 +151,7 @@ class NatsStorage:
 
     def watch_state(self, sink: StateSink) -> Watch:
         """Follow the lease, open rows and nodes."""
-        return self._state.watch_state(sink)
+        return self._kept(self._state.watch_state(sink))
 
     async def submit_row(self, row: OpenRow) -> bool:
         """Lay down a trigger's row; False if one under that run id exists already."""
@@ -170,7 +175,11 @@ class NatsStorage:
 
     def follow_runs(self, job: str | None, fn: Callable[[Run], None]) -> Watch:
         """Call ``fn`` with each new record, live."""
-        return self._history.follow_runs(job, fn)
+        return self._kept(self._history.follow_runs(job, fn))
+
+    def _kept(self, watch: Watch) -> Watch:
+        self._watches.add(watch)
+        return watch
 
     @property
     def _jobs(self) -> NatsJobs:
