@@ -1,17 +1,21 @@
 """The program as a user starts it, against real NATS servers."""
 
 import asyncio
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from natscron.server.app import Server
+from natscron.server.options import ServerOptions
 from natscron.testing.nats import NatsServer, free_ports
 from natscron.wire.connection import Connection
 from natscron.wire.failures import Message
@@ -97,6 +101,146 @@ async def test_a_service_of_the_go_version_is_understood(go_service: str) -> Non
     assert deleted.out.endswith("Deleted 1 job(s)\n")
     assert status.out == "Service: nats-cron\nIs Leader: true\nActive Jobs: 2\n"
     assert (health.code, "the Go version" in health.err) == (1, True)
+
+
+@pytest.fixture
+async def service(shared_nats: NatsServer, request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, ...]]:
+    """A server of ours that leads, under a name of its own; the flags with which to reach it."""
+    name = f"cli-{zlib.crc32(request.node.name.encode())}"
+    async with Server(ServerOptions(nats_url=shared_nats.url, name=name, instance_id="one")):
+        flags = ("--server", shared_nats.url, "--name", name)
+        for _ in range(100):
+            if (await nats_cron(*flags, "health")).code == 0:
+                break
+        else:
+            pytest.fail("the server did not begin to lead")
+        yield flags
+
+
+async def test_jobs_are_added_shown_changed_and_deleted(service: tuple[str, ...]) -> None:
+    async def cron(*args: str, stdin: str = "") -> str:
+        ended = await nats_cron(*service, *args, stdin=stdin)
+        assert (ended.code, ended.err) == (0, "")
+        return ended.out
+
+    flags = ("--tz", "Europe/Berlin", "--label", "team=x", "--header", "X-A=1", "--retry", "3", "--delivery", "request")
+    added = await cron("add", "r.daily", "0 9 * * MON-FRI", '{"a": 1}', "--timeout", "2m", *flags)
+    assert added.splitlines()[0] == "Job 'r.daily' created successfully"
+    job = json.loads(await cron("get", "r.daily"))
+    assert (job["schedule"], job["retry"]["attempts"], job["timeout"], job["headers"]) == (
+        {"cron": "0 9 * * MON-FRI", "tz": "Europe/Berlin"},
+        3,
+        "2m",
+        {"X-A": "1"},
+    )
+
+    await asyncio.gather(cron("add", "r.once", "in 1h"), cron("add", "x", "2027-01-31T09:00:00+01:00"))
+    listed, filtered = await asyncio.gather(cron("list", "r.>"), cron("list", "--label", "team=x", "--json"))
+    assert [line.split()[0] for line in listed.splitlines()] == ["SUBJECT", "r.daily", "r.once"]
+    assert [one["subject"] for one in json.loads(filtered)] == ["r.daily"]
+
+    assert "  Schedule: 30 8 * * *" in await cron("update", "r.daily", "30 8 * * *")
+    assert json.loads(await cron("get", "r.daily"))["payload"] == {"type": "json", "data": '{"a": 1}'}
+    await cron("update", "r.daily", "--tz", "Europe/Paris", "--label", "more=y", "--unset", "headers")
+    job = json.loads(await cron("get", "r.daily"))
+    assert job["schedule"] == {"cron": "30 8 * * *", "tz": "Europe/Paris"}
+    assert (job["labels"], job.get("headers")) == ({"team": "x", "more": "y"}, None)
+
+    assert await cron("pause", "r.daily", "--note", "why") == "Job 'r.daily' paused successfully\n"
+    assert [one["note"] for one in json.loads(await cron("list", "--state", "paused", "--json"))] == ["why"]
+    assert await cron("resume", "r.daily") == "Job 'r.daily' resumed successfully\n"
+
+    following, status = await asyncio.gather(cron("next", "r.daily", "-n", "2"), cron("status"))
+    assert following.count(" 08:30:00 ") == 2
+    assert status.splitlines()[1:4] == ["Is Leader: true", "Active Jobs: 3", "Leader: one (epoch 1)"]
+
+    backup = await cron("list", "--json")
+    assert (await cron("delete", "r.*", stdin="y\n")).endswith("Deleted 2 job(s)\n")
+    assert (await cron("create", "-f", "-", "--replace", stdin=backup)).endswith("Stored 3 job(s)\n")
+    again = json.loads(await cron("list", "--json"))
+
+    def own(jobs: list[dict[str, object]]) -> dict[object, object]:
+        return {one["subject"]: (one["schedule"], one.get("payload"), one.get("labels")) for one in jobs}
+
+    assert own(again) == own(json.loads(backup))
+
+
+async def test_what_the_server_refuses_is_told_on_stderr_and_ends_with_one(service: tuple[str, ...]) -> None:
+    async def refused(*args: str) -> str:
+        ended = await nats_cron(*service, *args)
+        assert (ended.code, ended.out) == (1, "")
+        return ended.err
+
+    assert (await nats_cron(*service, "add", "a", "1h")).code == 0
+    texts = await asyncio.gather(
+        refused("add", "a", "1h"),
+        refused("add", "$JS.API", "1h"),
+        refused("add", "b", "0 9 * * NODAY"),
+        refused("add", "b", "0s"),
+        refused("update", "nosuch", "1m"),
+        refused("delete", "nosuch"),
+        refused("get", "nosuch"),
+        refused("update", "a", "1m", "--expected-revision", "999"),
+        refused("next", "nosuch"),
+    )
+    for text, told in zip(
+        texts,
+        ("already exists", "$JS", "NODAY", "greater than 0", "nosuch", "nosuch", "nosuch", "999", "nosuch"),
+        strict=True,
+    ):
+        assert text.startswith("Error: ")
+        assert told in text
+    absent = await nats_cron(*service, "delete", "nosuch", "--if-exists")
+    assert (absent.code, absent.out) == (0, "No such job: nosuch\n")
+
+
+async def test_runs_are_triggered_recorded_and_followed(service: tuple[str, ...], shared_nats: NatsServer) -> None:
+    assert (await nats_cron(*service, "add", "t.job", "1h")).code == 0
+    watching = await start(*service, "watch", "t.*", "--json")
+    assert watching.stdout is not None
+    reading = asyncio.ensure_future(watching.stdout.readline())
+    keys = itertools.count()
+    triggered: set[str] = set()
+    while not reading.done():  # until the watch has subscribed it hears no run
+        ended = await nats_cron(*service, "trigger", "t.job", "--key", f"k{next(keys)}", "--json")
+        triggered.add(json.loads(ended.out)["run_id"])
+        await asyncio.wait({reading}, timeout=0.1)
+    run = json.loads(reading.result())
+    assert (run["job"], run["status"], run["trigger"]) == ("t.job", "sent", "manual")
+    assert run["run_id"] in triggered
+    watching.send_signal(signal.SIGINT)
+    await watching.communicate()
+
+    first, again = [
+        json.loads((await nats_cron(*service, "trigger", "t.job", "--key", "same", "--json")).out)["run_id"]
+        for _ in range(2)
+    ]
+    assert first == again
+    following = await start(*service, "runs", "t.job", "--follow", "--json", "--limit", "100")
+    assert following.stdout is not None
+    seen: list[str] = []
+    while first not in seen:  # from the history, or live: it is written behind
+        seen.append(json.loads(await following.stdout.readline())["run_id"])
+    assert len(seen) == len(set(seen))
+    following.send_signal(signal.SIGINT)
+    await following.communicate()
+    assert following.returncode == 130
+    assert shared_nats.url in service
+
+
+async def test_the_server_program_leads_and_stops_in_order_on_sigterm(shared_nats: NatsServer) -> None:
+    flags = ("--server", shared_nats.url, "--name", "cli-program")
+    program = await start("server", *flags, "--instance-id", "p1", "--log-level", "info")
+    assert program.stdout is not None
+    while json.loads(await program.stdout.readline())["msg"] != "leading":
+        pass
+    for _ in range(100):
+        if (ended := await nats_cron(*flags, "health", "--json")).code == 0:
+            break
+    assert json.loads(ended.out)["leader"] == "p1"
+    program.terminate()
+    await program.communicate()
+    assert program.returncode == 0
 
 
 async def test_without_a_service_the_remedy_is_named(shared_nats: NatsServer) -> None:

@@ -1,9 +1,11 @@
 """The shared connection on a real server."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import nats
+import nkeys
 import pytest
 
 from natscron.errors import ConfigError, LimitExceededError, StorageUnavailableError, StorageUncertainError
@@ -13,6 +15,10 @@ from natscron.wire.failures import ApiError, Message, NoRespondersError
 from natscron.wire.options import ConnectOptions
 
 pytestmark = pytest.mark.anyio
+
+
+async def quiet(_: Exception) -> None:
+    """For a client that would log every try."""
 
 
 class Ups:
@@ -203,6 +209,39 @@ async def test_an_adopted_client_is_used_and_left_open(shared_nats: NatsServer) 
     assert client.is_connected
     assert client._reconnected_cb is own
     await client.close()
+
+
+async def test_an_adopted_client_tells_of_its_ups_and_downs_and_of_its_end(nats_server: NatsServer) -> None:
+    client = await nats.connect(nats_server.url, reconnect_time_wait=0, max_reconnect_attempts=-1, error_cb=quiet)
+    connection = Connection.adopt(client)
+    ups = Ups()
+    connection.add_listener(ups)
+    nats_server.kill()
+    await asyncio.wait_for(ups.down.wait(), 5)
+    await asyncio.to_thread(nats_server.start)
+    await asyncio.wait_for(ups.up.wait(), 5)
+    await connection.flush()
+    await client.close()
+    assert connection.is_closed
+    with pytest.raises(StorageUnavailableError):
+        await connection.publish("t.a")
+    await connection.close()
+
+
+async def test_an_nkey_is_read_from_its_file(tmp_path: Path) -> None:
+    seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
+    public = nkeys.from_seed(bytearray(seed)).public_key.decode()
+    path = tmp_path / "user.nk"
+    path.write_bytes(seed)
+    config = f"authorization {{ users: [ {{ nkey: {public} }} ] }}"
+    with NatsServer(tmp_path / "nats", config=config) as server:
+        connection = await Connection.connect(ConnectOptions(url=server.url, nkey=str(path)), timeout_s=5)
+        await connection.flush()
+        await connection.close()
+        path.write_text("SUnusable")
+        with pytest.raises(ConfigError) as caught:
+            await Connection.connect(ConnectOptions(url=server.url, nkey=str(path)), timeout_s=5)
+        assert "SUnusable" not in str(caught.value)
 
 
 async def test_credentials_of_a_url_are_decoded_and_never_shown(tmp_path: Path) -> None:

@@ -19,12 +19,13 @@ from natscron.errors import (
 from natscron.testing.nats import NatsServer, TcpProxy, free_ports
 from natscron.wire.connection import Connection
 from natscron.wire.failures import ApiError, Message
-from natscron.wire.kv import bucket_config, cas_headers, subject_of
+from natscron.wire.kv import bucket_config, cas_headers, get_last, subject_of
 from natscron.wire.leader_link import LeaderConnection
 from natscron.wire.options import ConnectOptions
 from natscron.wire.publisher import encode, read_token, safe_token
 from natscron.wire.reading import read_range
 from natscron.wire.streams import ensure_stream
+from natscron.wire.window import PublishWindow
 
 pytestmark = [
     pytest.mark.anyio,
@@ -132,6 +133,19 @@ async def test_a_compare_and_set_and_a_read_go_over_the_same_connection(way: Way
     entries = await read_range(link, "KV_state", [subject], 1, first.seq)
     assert [entry.data for entry in entries] == [b"1"]
     await link.close()
+
+
+async def test_the_shared_connection_publishes_and_asks_over_it_too(way: Way) -> None:
+    shared = await Connection.connect(way.chosen)
+    async with PublishWindow(shared) as window:
+        ack = await (await window.publish(subject_of("state", "shared"), b"1", {"A": "b"}))
+    entry = await get_last(shared, "KV_state", subject_of("state", "shared"))
+    assert entry is not None
+    assert (entry.seq, entry.data, entry.headers) == (ack.seq, b"1", {"A": "b"})
+    link = await LeaderConnection.open(shared.dial)
+    await link.flush()
+    await link.close()
+    await shared.close()
 
 
 async def test_an_aborted_link_says_so_everywhere(way: Way) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -302,6 +303,47 @@ async def test_in_a_cluster_eight_at_once_make_one_bucket_with_three_replicas(sh
     finally:
         for connection in connections:
             await connection.close()
+
+
+async def test_when_the_node_that_hosts_the_watch_dies_the_watch_is_made_anew_on_another(tmp_path: Path) -> None:
+    with NatsCluster(tmp_path) as cluster:
+        connection = await Connection.connect(ConnectOptions(url=cluster.servers[0].url))
+        info = await ensure_stream(connection, bucket_config("b", replicas=3))
+        await put(connection, "b", "a", b"1")
+        copy = Copy()
+        one = watch(connection, "b", copy)
+        await one.ready()
+        spared = {"n0", info["cluster"]["leader"]}
+        while (host := await host_of(connection, one)) in spared:
+            resets = copy.resets
+            one.renew()
+            await copy.reaches(1, resets=resets + 1)
+        resets = copy.resets
+        cluster.named(host).kill()
+        await copy.reaches(1, resets=resets + 1, within_s=5)
+        await put(connection, "b", "a", b"2")
+        await copy.reaches(2)
+        await one.close()
+        await connection.close()
+
+
+async def host_of(connection: Connection, one: Watch) -> str:
+    edition = one._edition
+    assert edition is not None
+    info = await connection.js_request(f"CONSUMER.INFO.KV_b.{edition.name}")
+    return str(info["cluster"]["leader"])
+
+
+async def test_many_renewals_leave_no_consumer_behind(connection: Connection, bucket: str) -> None:
+    copy = Copy()
+    one = watch(connection, bucket, copy)
+    await one.ready()
+    for number in range(2, 22):
+        one.renew()
+        await copy.reaches(0, resets=number)
+    await one.close()
+    info = await connection.js_request(f"STREAM.INFO.KV_{bucket}")
+    assert info["state"]["consumer_count"] == 0
 
 
 async def test_eight_at_once_make_one_bucket_on_a_single_server(nats_server: NatsServer) -> None:

@@ -32,7 +32,7 @@ from natscron.errors import (
     StorageUncertainError,
 )
 from natscron.wire.failures import NO_RESPONDERS, Message, NoRespondersError, status_of
-from natscron.wire.internals import Sink, WireClient, push_pending, stop_gently
+from natscron.wire.internals import Sink, WireClient, enqueue, push_pending, stop_gently
 from natscron.wire.line import REQUEST_TIMEOUT_S, Listener, Subscription
 from natscron.wire.options import ConnectOptions, Dial
 from natscron.wire.replies import Replies, decode_api
@@ -206,6 +206,13 @@ class Connection:
             raise LimitExceededError(f"{len(data)} bytes on {subject}: the server takes {nc.max_payload}") from None
         except nats.errors.Error as error:
             raise StorageUnavailableError(f"cannot publish on {subject}: {error}") from error
+
+    def enqueue(self, data: bytes) -> None:
+        """Put protocol bytes made by :func:`natscron.wire.publisher.encode` behind what is pending.
+
+        For callers that bound what is under way. Raises StorageUnavailableError while the link is down.
+        """
+        enqueue(self._ready(), data)
 
     def publish_soon(self, subject: str, data: bytes = b"") -> None:
         """Publish without waiting; dropped when the link is down. For answers to the server's own requests."""

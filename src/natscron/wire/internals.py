@@ -36,6 +36,7 @@ __all__ = [
     "buffered",
     "discard",
     "drain",
+    "enqueue",
     "push_pending",
     "stop_gently",
     "tighten",
@@ -167,11 +168,9 @@ def push_pending(nc: Client, data: bytes = b"") -> None:
     writer = _writer(nc)
     if writer is None:
         if data:
-            pending.append(data)
-            nc._pending_data_size += len(data)  # noqa: SLF001 - same
-        queue = nc._flush_queue  # noqa: SLF001 - same
-        if pending and queue is not None and queue.empty():
-            queue.put_nowait(asyncio.get_running_loop().create_future())
+            enqueue(nc, data)
+        elif pending:
+            _kick(nc)
         return
     if pending:
         data = b"".join((*pending, data))
@@ -179,6 +178,22 @@ def push_pending(nc: Client, data: bytes = b"") -> None:
         nc._pending_data_size = 0  # noqa: SLF001 - same
     if data:
         writer.write(data)
+
+
+def enqueue(nc: Client, data: bytes) -> None:
+    """Put protocol bytes behind what the client has pending; they leave with its next write. Cheaper than its publish.
+
+    The caller bounds what it puts here.
+    """
+    nc._pending.append(data)  # noqa: SLF001 - see the module's opening
+    nc._pending_data_size += len(data)  # noqa: SLF001 - same
+    _kick(nc)
+
+
+def _kick(nc: Client) -> None:
+    queue = nc._flush_queue  # noqa: SLF001 - see the module's opening
+    if queue is not None and queue.empty():
+        queue.put_nowait(asyncio.get_running_loop().create_future())
 
 
 async def stop_gently(subscription: Subscription) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 from natscron.errors import StorageError, StorageUncertainError
 from natscron.wire.connection import Connection
 from natscron.wire.failures import Message
+from natscron.wire.publisher import encode
 from natscron.wire.replies import PubAck, decode_ack
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ __all__ = ["PublishWindow"]
 
 DEFAULT_SIZE: Final = 2_000
 DEFAULT_TIMEOUT_S: Final = 5.0
+SMALL: Final = 65_536
+"""Up to this many bytes a body takes the short way; larger ones wait for room in the client's own buffer."""
 
 
 class PublishWindow:
@@ -57,7 +60,8 @@ class PublishWindow:
         """Publish, waiting while the window is full. The future ends within the time-out.
 
         It raises ApiError (refused), NoRespondersError (no stream there) or StorageUncertainError. This call itself
-        raises StorageUnavailableError while the link is down: nothing was sent then.
+        raises, with nothing sent: StorageUnavailableError while the link is down, LimitExceededError,
+        MalformedInputError for a subject or header that would break the protocol.
         """
         if not self._prefix:
             await self._open()
@@ -70,7 +74,10 @@ class PublishWindow:
         future: asyncio.Future[PubAck] = loop.create_future()
         self._flying[token] = (subject, future)
         try:
-            await self._connection.publish(subject, data, headers=headers, reply=self._prefix + token)
+            if len(data) > SMALL:
+                await self._connection.publish(subject, data, headers=headers, reply=self._prefix + token)
+            else:
+                self._connection.enqueue(encode(subject, (headers or {}).items(), data, self._prefix + token))
         except BaseException:
             self._flying.pop(token, None)
             self._room.set()
