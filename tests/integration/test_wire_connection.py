@@ -176,6 +176,32 @@ async def test_a_frozen_link_with_bytes_under_way_is_given_up_after_the_pings(
     await connection.close()
 
 
+async def test_closing_towards_a_frozen_server_is_bounded(proxy: TcpProxy) -> None:
+    connection = await Connection.connect(ConnectOptions(url=proxy.url))
+    proxy.freeze()
+    for _ in range(30):
+        await connection.publish("t.big", b"x" * 1_000_000)
+    await asyncio.wait_for(connection.close(), 4)
+
+
+async def test_listeners_that_raise_do_no_harm(proxy: TcpProxy) -> None:
+    class Broken(Ups):
+        def on_down(self) -> None:
+            raise ZeroDivisionError
+
+    def on_event(*_: object) -> None:
+        raise ZeroDivisionError
+
+    connection = await Connection.connect(ConnectOptions(url=proxy.url), on_event=on_event)
+    ups = Broken()
+    connection.add_listener(ups)
+    await proxy.cut()
+    await proxy.mend()
+    await asyncio.wait_for(ups.up.wait(), 5)
+    await connection.flush()
+    await connection.close()
+
+
 async def test_when_the_client_gives_up_for_good_a_new_one_takes_over(nats_server: NatsServer) -> None:
     connection = await Connection.connect(ConnectOptions(url=nats_server.url), on_event=lambda *_: None)
     ups = Ups()
@@ -275,3 +301,9 @@ async def test_credentials_of_a_url_are_decoded_and_never_shown(tmp_path: Path) 
 async def test_options_that_cannot_work_are_refused(options: ConnectOptions, text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         options.dial()
+
+
+async def test_a_websocket_url_without_its_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"pip install 'natscron\[ws\]'"):
+        ConnectOptions(url="wss://h").dial()

@@ -26,13 +26,14 @@ from nats.aio.client import Client
 
 from natscron.errors import (
     ConfigError,
+    InvalidSubjectError,
     LimitExceededError,
     NatscronError,
     StorageUnavailableError,
     StorageUncertainError,
 )
 from natscron.wire.failures import NO_RESPONDERS, Message, NoRespondersError, status_of
-from natscron.wire.internals import Sink, WireClient, enqueue, push_pending, stop_gently
+from natscron.wire.internals import Sink, WireClient, abort, enqueue, push_pending, stop_gently
 from natscron.wire.line import REQUEST_TIMEOUT_S, Listener, Subscription
 from natscron.wire.options import ConnectOptions, Dial
 from natscron.wire.replies import Replies, decode_api
@@ -47,6 +48,7 @@ logger = logging.getLogger("natscron.wire")
 PING_S: Final = 2
 RECONNECT_WAIT_S: Final = 0.1
 CONNECT_TIMEOUT_S: Final = 2
+CLOSE_TIMEOUT_S: Final = 2.0
 PENDING_BYTES: Final = 32 << 20
 SAY_EVERY_S: Final = 5.0
 
@@ -197,13 +199,16 @@ class Connection:
     ) -> None:
         """Publish. Returning means accepted by the client, not received by anyone; see :meth:`flush`.
 
-        Raises StorageUnavailableError while the link is down, LimitExceededError over the maximum payload.
+        Raises StorageUnavailableError while the link is down, LimitExceededError over the maximum payload,
+        InvalidSubjectError for white space or nothing in ``subject``.
         """
         nc = self._ready()
         try:
             await nc.publish(subject, data, reply=reply, headers=dict(headers) if headers else None)
         except nats.errors.MaxPayloadError:
             raise LimitExceededError(f"{len(data)} bytes on {subject}: the server takes {nc.max_payload}") from None
+        except nats.errors.BadSubjectError:
+            raise InvalidSubjectError(f"not a subject to publish on: {subject!r}") from None
         except nats.errors.Error as error:
             raise StorageUnavailableError(f"cannot publish on {subject}: {error}") from error
 
@@ -297,8 +302,11 @@ class Connection:
         for task in list(self._tasks):
             task.cancel()
         if self._client is not None and not self._adopted:
-            with contextlib.suppress(nats.errors.Error, OSError):
-                await self._client.close()
+            try:
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await self._client.close()
+            except (TimeoutError, nats.errors.Error, OSError):
+                abort(self._client)  # the other side takes nothing any more
         self._say(ConnectionEvent.CLOSED, self.dial.redacted)
 
     def report(self, error: BaseException) -> None:
@@ -363,7 +371,7 @@ class Connection:
         if was_up and not self._closing:
             self._say(ConnectionEvent.DISCONNECTED, why)
             for listener in list(self._listeners):
-                listener.on_down()
+                _guarded(listener.on_down)
 
     def _came_up(self) -> None:
         if self._closing or self._up:
@@ -371,7 +379,7 @@ class Connection:
         self._up = True
         self._say(ConnectionEvent.RECONNECTED, self.dial.redacted)
         for listener in list(self._listeners):
-            listener.on_up()
+            _guarded(listener.on_up)
 
     def _client_closed(self) -> None:
         """The client gave up for good. An adopted one was closed by its owner, ours is made anew."""
@@ -419,7 +427,15 @@ class Connection:
             if len(self._said) > 64:  # noqa: PLR2004 - texts may vary without end; forgetting costs a line
                 self._said.clear()
             self._said[key or text] = now
-        self._on_event(event, text)
+        _guarded(self._on_event, event, text)
+
+
+def _guarded(fn: Callable[..., None], *args: object) -> None:
+    """Other people's code, called out of the client's loops: an exception would end those."""
+    try:
+        fn(*args)
+    except Exception:
+        logger.exception("a listener of the NATS connection failed")
 
 
 _LEVELS: Final = {
