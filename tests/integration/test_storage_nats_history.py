@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from natscron.clock import SystemClock
-from natscron.errors import ValidationError
+from natscron.errors import StorageUncertainError, ValidationError
 from natscron.ids import ulid
 from natscron.model import Delivery, Run, RunStatus
 from natscron.storage.nats import NatsStorage, NatsStorageOptions, history
@@ -100,6 +100,33 @@ async def test_the_last_record_of_a_run_and_attempt_counts(storage: NatsStorage)
     await storage.save_runs([a_run("a", 1, RunStatus.RUNNING), a_run("a", 2), a_run("a", 1, RunStatus.FAILED)])
     found = await storage.list_runs(RunQuery(job="a"))
     assert {run.run_id: run.status for run in found} == {"a-00001": RunStatus.FAILED, "a-00002": RunStatus.SENT}
+
+
+async def test_a_record_that_is_far_too_long_is_cut_and_stops_no_other(storage: NatsStorage) -> None:
+    long = msgspec.structs.replace(a_run("a", 1), result="x" * 3_000_000, error="short")
+    await storage.save_runs([a_run("a", 0), long, a_run("a", 2)])
+    found = await storage.list_runs(RunQuery(job="a", descending=False))
+    assert [run.scheduled_at_ms for run in found] == [0, 1, 2]
+    assert found[1].error == "short"
+    assert found[1].result is not None
+    assert found[1].result.endswith("x... (3000000 characters)")
+
+
+async def test_records_written_while_nats_is_away_may_be_there_or_not(nats_server: NatsServer) -> None:
+    storage = NatsStorage(ConnectOptions(url=nats_server.url))
+    await storage.initialize()
+    nats_server.suspend()
+    writing = asyncio.ensure_future(storage.save_runs([a_run("a", n) for n in range(1_000)]))
+    await asyncio.sleep(0)
+    nats_server.kill()
+    with pytest.raises(StorageUncertainError):
+        await writing
+    nats_server.start()
+    watch = storage.follow_runs(None, lambda _: None)
+    await watch.ready()
+    await storage.save_runs([a_run("a", n) for n in range(1_000)])
+    assert len(await storage.list_runs(RunQuery(job="a"))) == 100
+    await storage.close()
 
 
 async def test_records_are_followed_live(storage: NatsStorage) -> None:

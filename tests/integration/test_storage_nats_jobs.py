@@ -14,6 +14,7 @@ from natscron.errors import (
     ConfigError,
     JobAlreadyExistsError,
     JobNotFoundError,
+    LimitExceededError,
     StorageUnavailableError,
     WrongRevisionError,
 )
@@ -283,6 +284,15 @@ async def test_an_id_that_is_no_key_is_stored_under_an_encoded_one(storage: Nats
         job = await storage.fetch_job(job_id)
         assert job is not None
         assert (job.id, job.invalid) == (job_id, None)
+
+
+async def test_an_id_that_would_break_the_protocols_line_is_refused(storage: NatsStorage) -> None:
+    for job_id in ("x" * 5_000, "\u00fc" * 1_000):
+        with pytest.raises(LimitExceededError, match="at most 1024"):
+            await storage.create_job(Job(id=job_id))
+        with pytest.raises(LimitExceededError):
+            await storage.delete_job(job_id)
+    await storage.health_check()
 
 
 async def test_a_second_create_is_refused_in_the_go_versions_words(storage: NatsStorage) -> None:

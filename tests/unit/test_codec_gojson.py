@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from natscron.codec.gojson import MAX_DEPTH, decode, fold, normalise
 from natscron.codec.job import parse_job
+from natscron.codec.row import decode_row
 from natscron.errors import MalformedInputError, ValidationError
+from natscron.model import Stamp
 
 
 @pytest.mark.parametrize(
@@ -133,6 +135,11 @@ def test_what_the_fast_reader_refuses_is_explained_or_out_of_range(text: str) ->
         if "unreadable JSON" in str(error):
             # Sound for the second scan: then only a range or a surrogate can be at fault.
             assert "range" in str(error) or "\\u" in text  # noqa: PT017 - the text is the subject here
+
+
+def test_of_two_equal_keys_the_last_one_counts() -> None:
+    assert parse_job(b'{"subject":"a","subject":"b"}').job.id == "b"
+    assert decode_row("b", b'{"subject":"a","subject":"b"}', Stamp(1, 1)).invalid is None
 
 
 def test_keys_match_in_any_case_and_the_last_spelling_wins() -> None:

@@ -13,9 +13,11 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from natscron.codec.keys import key_of
 from natscron.codec.run import decode_run, encode_run
-from natscron.errors import MalformedInputError, StorageUncertainError, ValidationError
+from natscron.errors import MalformedInputError, StorageError, StorageUncertainError, ValidationError
 from natscron.ids import ulid_time_ms
 from natscron.model import Ms, Run
 from natscron.storage.nats.options import SERVICE_JOB, NatsStorageOptions
@@ -39,6 +41,9 @@ SCAN_LIMIT: Final = 200_000
 FIRST_WINDOW: Final = 512
 MAX_WINDOW: Final = 20_000
 MAX_LIMIT: Final = 10_000
+MAX_RECORD: Final = 65_536
+"""Bytes of a record; beyond it, its result and its error are cut to :data:`MAX_TEXT` characters each."""
+MAX_TEXT: Final = 4_096
 
 SKEW_MS: Final[Ms] = 60_000
 """How far an instance's clock may be behind the store's for its records to be found by their own time."""
@@ -77,13 +82,17 @@ class NatsHistory:
         """Append records; returns when they are stored. Raises StorageUncertainError: write all of them again."""
         losses = self._losses
         waiting: list[asyncio.Future[PubAck]] = []
-        for begin in range(0, len(runs), CHUNK):
-            chunk = runs[begin : begin + CHUNK]
-            for run in chunk[:-1]:
-                await self._connection.publish(self._subject(run.job), encode_run(run))
-            waiting.append(await self._window.publish(self._subject(chunk[-1].job), encode_run(chunk[-1])))
-        for future in waiting:
-            await asyncio.shield(future)
+        try:
+            for begin in range(0, len(runs), CHUNK):
+                chunk = runs[begin : begin + CHUNK]
+                for run in chunk[:-1]:
+                    await self._connection.publish(self._subject(run.job), _bounded(run))
+                waiting.append(await self._window.publish(self._subject(chunk[-1].job), _bounded(chunk[-1])))
+            for future in waiting:
+                await asyncio.shield(future)
+        except StorageError as error:
+            # Those before may have arrived, whatever this one says.
+            raise StorageUncertainError(f"run records: {error}") from error
         if losses != self._losses:
             raise StorageUncertainError("the connection was lost while run records were written")
 
@@ -153,6 +162,18 @@ class NatsHistory:
 
     def _subject(self, job: str) -> str:
         return f"{self._options.log_prefix}.{job if job == SERVICE_JOB else key_of(job)}"
+
+
+def _bounded(run: Run) -> bytes:
+    """The record's bytes; a result or error that is far too long is cut, so that it cannot hold up all the others."""
+    raw = encode_run(run)
+    if len(raw) <= MAX_RECORD:
+        return raw
+    return encode_run(msgspec.structs.replace(run, result=_cut(run.result), error=_cut(run.error)))
+
+
+def _cut(text: str | None) -> str | None:
+    return text if text is None or len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}... ({len(text)} characters)"
 
 
 class _Collected:

@@ -16,7 +16,13 @@ from typing import Final
 from natscron.clock import Clock
 from natscron.codec.keys import id_of, key_of
 from natscron.codec.row import decode_row, encode_row
-from natscron.errors import JobAlreadyExistsError, JobNotFoundError, StorageError, WrongRevisionError
+from natscron.errors import (
+    JobAlreadyExistsError,
+    JobNotFoundError,
+    LimitExceededError,
+    StorageError,
+    WrongRevisionError,
+)
 from natscron.model import Job, Ms, Stamp
 from natscron.storage.nats.options import NatsStorageOptions
 from natscron.storage.protocol import JobSink
@@ -37,6 +43,18 @@ SWEEP_LIMIT: Final = 1_000
 
 MAX_TRIES: Final = 5
 """How often a compare-and-set that lost a race is begun again."""
+
+
+MAX_KEY: Final = 1_024
+"""Characters of a key. A line of the protocol may have 4,096, and a longer one costs the whole connection."""
+
+
+def job_key(job_id: str) -> str:
+    """The key of a job id. Raises LimitExceededError over :data:`MAX_KEY`."""
+    key = key_of(job_id)
+    if len(key) > MAX_KEY:
+        raise LimitExceededError(f"the id {job_id[:40]!r}... makes a key of {len(key)} characters; at most {MAX_KEY}")
+    return key
 
 
 def stamp_of(seq: int, timestamp_ns: int) -> Stamp:
@@ -72,9 +90,9 @@ class NatsJobs:
                 raise WrongRevisionError(f"job {job.id} exists; revision 0 expects that it does not")
             return revision
         if expected_revision is None:
-            return await self._write(key_of(job.id), encode_row(job), {})
+            return await self._write(job_key(job.id), encode_row(job), {})
         try:
-            return await self._write(key_of(job.id), encode_row(job), cas_headers(expected_revision))
+            return await self._write(job_key(job.id), encode_row(job), cas_headers(expected_revision))
         except ApiError as error:
             if is_wrong_sequence(error):
                 raise WrongRevisionError(f"job {job.id} is not at revision {expected_revision}") from error
@@ -134,7 +152,7 @@ class NatsJobs:
 
     async def _create(self, job: Job) -> int | None:
         """The revision, or None when the job exists."""
-        key, value = key_of(job.id), encode_row(job)
+        key, value = job_key(job.id), encode_row(job)
         expected = 0
         for _ in range(MAX_TRIES):
             try:
@@ -151,7 +169,7 @@ class NatsJobs:
 
     async def _find(self, job_id: str) -> tuple[str, Entry | None]:
         """The row under the id's own key, or under the id itself where a Go row uses a key that is reserved now."""
-        key = key_of(job_id)
+        key = job_key(job_id)
         for candidate in dict.fromkeys((key, job_id) if job_id.startswith("_") else (key,)):
             subject = self._options.jobs_prefix + candidate
             found = await get_last(self._connection, self._options.jobs_stream, subject)
