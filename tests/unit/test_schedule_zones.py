@@ -64,6 +64,33 @@ def test_a_table_grown_piece_by_piece_is_that_made_in_one(name: str) -> None:
     assert grown.table == whole
 
 
+class TwoChangesInADay(dt.tzinfo):
+    """An hour ahead from 10:00Z on the second day, three hours ahead from 11:00Z."""
+
+    def utcoffset(self, when: dt.datetime | None) -> dt.timedelta:
+        assert when is not None
+        return when.replace(tzinfo=None) - self._utc_of[when.replace(tzinfo=None)]
+
+    def __init__(self) -> None:
+        self._utc_of: dict[dt.datetime, dt.datetime] = {}
+
+    def dst(self, when: dt.datetime | None) -> dt.timedelta | None:
+        return None
+
+    def fromutc(self, when: dt.datetime) -> dt.datetime:
+        utc = when.replace(tzinfo=None)
+        changes = [(dt.datetime(1970, 1, 2, 10), 1), (dt.datetime(1970, 1, 2, 11), 2)]  # noqa: DTZ001 - wall times
+        wall = utc + dt.timedelta(hours=sum(hours for at, hours in changes if utc >= at))
+        self._utc_of[wall] = utc
+        return wall.replace(tzinfo=self)
+
+
+def test_two_changes_within_a_day_are_both_found() -> None:
+    table = Zone("X", TwoChangesInADay()).cover(0, 1)  # type: ignore[arg-type]  # stands in for a zone
+    assert table.at == (86_400 + 10 * 3600, 86_400 + 11 * 3600)
+    assert table.offset == (0, 3600, 3 * 3600)
+
+
 def test_a_table_stays_within_its_bounds() -> None:
     zone = Zone("Europe/Berlin", ZoneInfo("Europe/Berlin"))
     table = zone.cover(HORIZON - 86_400, HORIZON + 10**12)

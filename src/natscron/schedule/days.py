@@ -58,13 +58,12 @@ def _length(year: int, month: int) -> int:
 
 def _nearest(day: int, first: int, length: int) -> int:
     """The day from Monday to Friday nearest to ``day`` in the same month; ``day`` 0 is the last."""
-    is_last = day == 0
     day = day or length
     weekday = (first + day - 1) % 7
     if weekday == _SATURDAY:
         return day - 1 if day > 1 else day + 2
     if weekday == _SUNDAY:
-        return day + 1 if day < length and not is_last else day - 2
+        return day + 1 if day < length else day - 2
     return day
 
 

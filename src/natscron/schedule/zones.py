@@ -63,7 +63,10 @@ class Zone:
         return 0 if offset is None else offset // dt.timedelta(seconds=1)
 
     def _changes(self, start: int, end: int) -> tuple[list[int], list[int]]:
-        """The changes in (start, end] and the offsets from each of them on."""
+        """The changes in (start, end] and the offsets from each of them on.
+
+        Looks once a day: two changes within one day are found unless the second undoes the first.
+        """
         at: list[int] = []
         offsets: list[int] = []
         stamp = partial(dt.datetime.fromtimestamp, tz=self._info)
