@@ -74,7 +74,10 @@ class TwoChangesInADay(dt.tzinfo):
     def __init__(self) -> None:
         self._utc_of: dict[dt.datetime, dt.datetime] = {}
 
-    def dst(self, when: dt.datetime | None) -> dt.timedelta | None:
+    def dst(self, _when: dt.datetime | None) -> dt.timedelta | None:
+        return None
+
+    def tzname(self, _when: dt.datetime | None) -> str | None:
         return None
 
     def fromutc(self, when: dt.datetime) -> dt.datetime:
