@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from itertools import count
+from pathlib import Path
 
 import pytest
 
@@ -313,6 +314,32 @@ async def test_lease_journal_and_rows_on_a_cluster(shared_cluster: NatsCluster, 
     await link.close()
     await successor.close()
     await storage.close()
+
+
+async def test_a_link_opens_elsewhere_when_the_only_server_that_was_named_is_gone(tmp_path: Path) -> None:
+    with NatsCluster(tmp_path) as cluster:
+        storage = NatsStorage(ConnectOptions(url=cluster.servers[0].url), NatsStorageOptions(provision_timeout_s=30))
+        await storage.initialize()
+        up = Up()
+        storage.connection.add_listener(up)
+        cluster.servers[0].kill()
+        await asyncio.wait_for(up.event.wait(), 20)
+        link = await storage.open_link(lambda _: None)
+        await link.close()
+        await storage.close()
+
+
+class Up:
+    """Told when a connection is back."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+
+    def on_down(self) -> None:
+        self.event.clear()
+
+    def on_up(self) -> None:
+        self.event.set()
 
 
 # Watching.

@@ -19,6 +19,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 import nats.errors
@@ -179,6 +180,22 @@ class Connection:
     def cluster(self) -> str:
         """The name of the server's cluster; empty: it stands alone."""
         return str(self.server_info.get("cluster", ""))
+
+    def known_dial(self) -> Dial:
+        """:attr:`dial` with the servers that the cluster told about, for one more connection.
+
+        Whoever was given one address must get in by another when that server is gone. Left out where the client
+        itself could not use them: over WebSocket, and over TLS with several names (a told address has none).
+        """
+        kwargs = dict(self.dial.kwargs)
+        servers: list[str] = list(kwargs.get("servers", ()))
+        told = [] if self._client is None else [url.geturl() for url in self._client.discovered_servers]
+        if any(url.startswith("ws") for url in servers) or ("tls" in kwargs and len(servers) > 1):
+            told = []
+        if told and "tls" in kwargs:
+            kwargs.setdefault("tls_hostname", urlsplit(servers[0]).hostname)
+        kwargs["servers"] = list(dict.fromkeys([*servers, *told]))
+        return Dial(kwargs, self.dial.redacted)
 
     def new_inbox(self) -> str:
         """A subject that nobody else uses."""

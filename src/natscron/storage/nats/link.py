@@ -55,7 +55,7 @@ async def open_link(connection: Connection, options: NatsStorageOptions, on_repl
     def hand_over(token: str, status: str, headers: Mapping[str, str], data: bytes) -> None:
         on_reply(Reply(token, status, headers, data))
 
-    return NatsLeaderLink(await LeaderConnection.open(connection.dial, hand_over), options)
+    return NatsLeaderLink(await LeaderConnection.open(connection.known_dial(), hand_over), options)
 
 
 class NatsLeaderLink:
