@@ -25,7 +25,7 @@ from natscron.storage.nats import NatsStorage, NatsStorageOptions
 from natscron.storage.nats.keys import StateKeys
 from natscron.storage.protocol import LeaderLink, Outgoing, Reply
 from natscron.testing.nats import NatsCluster, NatsServer, TcpProxy
-from natscron.wire.kv import entry_of
+from natscron.wire.kv import bucket_config, entry_of
 from natscron.wire.options import ConnectOptions
 
 pytestmark = pytest.mark.anyio
@@ -398,6 +398,22 @@ async def test_a_trigger_is_laid_down_once(storage: NatsStorage, link: LeaderLin
     assert await storage.submit_row(a_row("R1")) is False
     await link.delete_rows(["R1"])
     assert await storage.submit_row(a_row("R1")) is False
+
+
+async def test_a_bucket_without_time_to_live_works_too(shared_nats: NatsServer, options: NatsStorageOptions) -> None:
+    storage = NatsStorage(ConnectOptions(url=shared_nats.url), options)
+    await storage.initialize()
+    await storage.connection.js_request(f"STREAM.DELETE.{options.state_stream}")
+    await storage.connection.js_request(f"STREAM.CREATE.{options.state_stream}", bucket_config(options.state_bucket))
+    link = await storage.open_link(lambda _: None)
+    node = Node(instance="h", nonce="n", version="1", started_at_ms=5)
+    await storage.announce(node)
+    await storage.retract(node)
+    await link.save_rows([a_row("R1")])
+    await link.delete_rows(["R1"])
+    assert (await link.read_state(NoteRef(0, 0), 1_000)).rows == ()
+    await link.close()
+    await storage.close()
 
 
 async def test_markers_and_announcements_carry_a_time_to_live(

@@ -185,6 +185,8 @@ def envelope(payload: Any, *, old_format: bool) -> Any:  # noqa: ANN401 - any JS
     """
     if not isinstance(payload, dict) or not payload or len(payload) > 2:  # noqa: PLR2004 - type and data
         return payload
+    if isinstance(payload.get("data"), str) and isinstance(payload.get("type"), str):
+        return payload
     folded = {key.lower(): value for key, value in payload.items()}
     if not folded.keys() <= {"type", "data"} or (len(folded) < 2 and not old_format):  # noqa: PLR2004 - as above
         return payload

@@ -23,7 +23,7 @@ from natscron.errors import LimitExceededError, MalformedInputError, StorageUnce
 from natscron.model import Lease, LeaseRecord, Note, NoteRef, OpenRow
 from natscron.storage.nats.keys import StateKeys
 from natscron.storage.nats.options import NatsStorageOptions
-from natscron.storage.nats.state import MARKER_TTL, TTL
+from natscron.storage.nats.state import MARKER_TTL, TTL, TTL_OFF
 from natscron.storage.protocol import OnReply, Outgoing, Reply, Staged, StateSnapshot
 from natscron.wire.connection import Connection
 from natscron.wire.failures import ApiError
@@ -44,7 +44,6 @@ ANSWER_S: Final = 5.0
 READ_S: Final = 10.0
 ROWS_AT_ONCE: Final = 1_000
 """Open rows written or deleted before their acknowledgements are awaited."""
-_TTL_OFF: Final = 10166
 _HEADER_BASE: Final = 12
 """``NATS/1.0`` and the two line ends of an empty header block."""
 
@@ -128,7 +127,7 @@ class NatsLeaderLink:
             try:
                 await self._put(gone, self._marker)
             except ApiError as error:
-                if error.err_code != _TTL_OFF or TTL not in self._marker:
+                if error.err_code != TTL_OFF or TTL not in self._marker:
                     raise
                 # A bucket on which time-to-live could not be switched on; provisioning has said so.
                 self._marker = delete_headers()

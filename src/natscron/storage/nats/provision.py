@@ -104,6 +104,8 @@ def _complaints(found: Mapping[str, Any], wanted: Mapping[str, Any], *, explicit
     warnings: list[str] = []
     if explicit and found.get("num_replicas", 1) < wanted["num_replicas"]:
         warnings.append(f"stream {name} has {found.get('num_replicas', 1)} replicas, not {wanted['num_replicas']}")
+    if wanted.get("allow_msg_ttl") and not found.get("allow_msg_ttl"):
+        warnings.append(f"stream {name} takes no times to live: what is deleted leaves its marker for ever")
     if wanted["max_age"] == 0 and found.get("max_age", 0) > 0:
         text = f"stream {name} has a max_age of {found['max_age'] // _NS_PER_MS} ms"
         if wanted.get("allow_msg_ttl"):

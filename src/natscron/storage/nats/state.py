@@ -24,11 +24,13 @@ from natscron.wire.failures import ApiError
 from natscron.wire.kv import cas_headers, delete_headers, is_deleted, is_wrong_sequence
 from natscron.wire.window import PublishWindow
 
-__all__ = ["MARKER_TTL", "NatsState"]
+__all__ = ["MARKER_TTL", "TTL", "TTL_OFF", "NatsState"]
 
 logger = logging.getLogger("natscron.storage")
 
 TTL: Final = "Nats-TTL"
+TTL_OFF: Final = 10166
+"""The stream takes no times to live."""
 NODE_TTL: Final = "20s"
 """How long the announcement of an instance that was killed lies there. Nobody is told when it goes."""
 MARKER_TTL: Final = "60s"
@@ -69,7 +71,13 @@ class NatsState:
         await self._write(self._keys.node(node), b"", {**delete_headers(), TTL: MARKER_TTL})
 
     async def _write(self, subject: str, value: bytes, headers: Mapping[str, str]) -> None:
-        await asyncio.shield(await self._window.publish(subject, value, headers))
+        try:
+            await asyncio.shield(await self._window.publish(subject, value, headers))
+        except ApiError as error:
+            if error.err_code != TTL_OFF or TTL not in headers:
+                raise
+            # A bucket on which time-to-live could not be switched on; provisioning has said so.
+            await self._write(subject, value, {name: item for name, item in headers.items() if name != TTL})
 
 
 class _Adapter:
