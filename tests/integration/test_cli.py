@@ -248,6 +248,20 @@ async def test_runs_are_triggered_recorded_and_followed(service: tuple[str, ...]
     assert following.returncode == 130
 
 
+async def test_watch_says_when_the_connection_is_lost_and_there_again(nats_server: NatsServer) -> None:
+    async with Server(ServerOptions(nats_url=nats_server.url, name="cli-lost")):
+        watching = await start("watch", "--name", "cli-lost", url=nats_server.url)
+        assert watching.stderr is not None
+        assert b"Watching runs" in await watching.stderr.readline()
+        await asyncio.to_thread(nats_server.kill)
+        assert b"is lost; what happens meanwhile is not shown" in await watching.stderr.readline()
+        await asyncio.to_thread(nats_server.start)
+        assert b"again" in await watching.stderr.readline()
+        watching.send_signal(signal.SIGINT)
+        await watching.communicate()
+        assert watching.returncode == 130
+
+
 async def test_the_server_program_leads_and_stops_in_order_on_sigterm(shared_nats: NatsServer) -> None:
     flags = ("--server", shared_nats.url, "--name", "cli-program")
     program = await start("server", *flags, "--instance-id", "p1", "--log-level", "info")

@@ -52,7 +52,7 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def subscribe(self, subject: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        assert subject == "nats-cron.log.>"
+        self.asked.append((subject, None))
 
         async def messages() -> AsyncIterator[bytes]:
             for data in self.live:
@@ -155,7 +155,7 @@ def test_global_options_stand_before_or_after_the_command(play: Play) -> None:
 @pytest.mark.parametrize(
     ("reply", "told"),
     [
-        (refusal("job with subject a already exists", "409"), "Error: Failed: job with subject a already exists\n"),
+        (refusal("job with subject a already exists", "409"), "Error: job with subject a already exists\n"),
         ({"error": "invalid schedule: schedule must specify"}, "Error: invalid schedule: schedule must specify\n"),
         (
             Reply(b"nats: invalid key", {"Nats-Service-Error": "Failed to create job"}),
@@ -172,7 +172,7 @@ def test_a_refusal_is_told_on_stderr_and_ends_with_one(play: Play, reply: object
 
 def test_an_error_with_json_is_json_with_its_code(play: Play) -> None:
     ended = play(Service({"jobs.get": refusal("no such job")}), "get", "a", "--json")
-    assert json.loads(ended.err) == {"error": "Failed: no such job", "code": "404"}
+    assert json.loads(ended.err) == {"error": "no such job", "code": "404"}
 
 
 def test_when_nobody_answers_the_remedy_is_named_and_the_password_is_not(play: Play) -> None:
@@ -298,7 +298,7 @@ def test_create_of_many_reports_each_failure_and_ends_with_one(play: Play) -> No
     jobs = json.dumps([{"subject": one} for one in "abc"])
     ended = play(service, "create", "-", stdin=jobs)
     assert ended.code == 1
-    assert ended.err == "Error: job 2 ('b'): Failed: already exists\n"
+    assert ended.err == "Error: job 2 ('b'): already exists\n"
     assert ended.out.endswith("Stored 2 job(s) (1 failed)\n")
 
 
@@ -308,7 +308,7 @@ def test_create_of_many_with_json_gives_one_result_a_job(play: Play) -> None:
     assert ended.code == 1
     assert json.loads(ended.out) == [
         {"subject": "a", "revision": "1", "status": "created"},
-        {"subject": "b", "error": "Failed: already exists", "code": "409"},
+        {"subject": "b", "error": "already exists", "code": "409"},
     ]
 
 
@@ -399,6 +399,12 @@ def test_a_failed_update_is_an_error(play: Play) -> None:
     assert (ended.code, ended.out) == (1, "")
 
 
+def test_update_of_neither_a_file_nor_a_change_says_what_to_give(play: Play) -> None:
+    ended = play(Service({}), "update", "reports.daily")
+    assert ended.code == 2
+    assert "give a SCHEDULE or flags" in ended.err
+
+
 def test_a_warning_is_shown_on_stderr(play: Play) -> None:
     ended = play(Service({"jobs.create": CREATED | {"warning": "unknown field x"}}), "add", "a", "1s")
     assert (ended.code, ended.err) == (0, "Warning: unknown field x\n")
@@ -441,7 +447,7 @@ def test_any_answer_but_yes_deletes_nothing(play: Play, answer: str) -> None:
 def test_delete_of_a_pattern_with_yes_asks_nothing_and_counts_failures(play: Play) -> None:
     service = Service({"jobs.list": LISTED, "jobs.delete": [{"status": "deleted"}, refusal("unreachable", "503")]})
     ended = play(service, "delete", "t.>", "--yes")
-    assert ended == Ended(1, FOUND + "Deleted 1 job(s) (1 failed)\n", "Error: job 't.b': Failed: unreachable\n")
+    assert ended == Ended(1, FOUND + "Deleted 1 job(s) (1 failed)\n", "Error: job 't.b': unreachable\n")
 
 
 def test_delete_of_a_pattern_counts_what_somebody_else_deleted_as_gone(play: Play) -> None:
@@ -457,7 +463,7 @@ def test_a_pattern_without_match_is_no_failure(play: Play) -> None:
 def test_pause_and_resume_take_several_jobs_and_report_each(play: Play) -> None:
     service = Service({"jobs.pause": [{"status": "paused"}, refusal("no such job")]})
     ended = play(service, "pause", "a", "b", "--note", "why")
-    assert ended == Ended(1, "Job 'a' paused successfully\n", "Error: job 'b': Failed: no such job\n")
+    assert ended == Ended(1, "Job 'a' paused successfully\n", "Error: job 'b': no such job\n")
     assert service.asked[0] == ("jobs.pause", {"subject": "a", "note": "why"})
     assert play(Service({"jobs.resume": {}}), "resume", "a").out == "Job 'a' resumed successfully\n"
 
@@ -557,6 +563,13 @@ def test_watch_shows_the_runs_that_match(play: Play) -> None:
     ]
 
 
+def test_watch_of_one_job_asks_for_no_other_jobs_runs(play: Play) -> None:
+    for job, subject in (("a.b", "a.b"), ("a.*", ">"), ("ü", "=b32.yo6a")):
+        service = Service({"status": {}})
+        assert play(service, "watch", job).code == 0
+        assert service.asked[0] == (f"nats-cron.log.{subject}", None)
+
+
 def test_watch_without_a_service_says_so_instead_of_waiting(play: Play) -> None:
     assert play(Service({}), "watch").code == 1
 
@@ -639,6 +652,18 @@ def test_version_and_completion_need_no_service(play: Play) -> None:
     for shell in ("bash", "zsh", "fish"):
         assert "_NATS_CRON_COMPLETE" in play(service, "completion", shell).out
     assert service.asked == []
+
+
+def test_subjects_are_completed_and_a_missing_service_is_silent(
+    play: Play, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_NATS_CRON_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", "nats-cron get t.")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    for service, offered in ((Service({"jobs.list": LISTED}), "plain,t.a\nplain,t.b\n"), (Service({}), "\n")):
+        with pytest.raises(SystemExit):
+            play(service)
+        assert capsys.readouterr() == (offered, "")
 
 
 def test_a_wrong_variable_is_told_by_name(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:

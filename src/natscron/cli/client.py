@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
+from natscron.codec.keys import key_of
 from natscron.config import Settings, redact_url
 from natscron.errors import MalformedInputError, NatscronError
 
@@ -162,9 +163,9 @@ class ApiClient:
             cursor = {"cursor": page["next"]}
         return found[:limit]
 
-    def live(self) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Run records as the service publishes them, each as JSON."""
-        return self._transport.subscribe(f"{self._prefix}.log.>")
+    def live(self, job: str | None = None) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Run records as the service publishes them, each as JSON; of one job, or of all."""
+        return self._transport.subscribe(f"{self._prefix}.log.{'>' if job is None else key_of(job)}")
 
     async def close(self) -> None:
         """Close the connection."""
@@ -184,9 +185,12 @@ def _decoded(reply: Reply, subject: str) -> Body:
     told = body.get("error") if isinstance(body, dict) else None
     if _ERROR_HEADER in headers or isinstance(told, str):
         said = headers.get(_ERROR_HEADER, "")
-        text = told if isinstance(told, str) else reply.data.decode(errors="replace") if body is None else ""
         code = headers.get(_CODE_HEADER) or (str(body.get("code") or "") if isinstance(body, dict) else "")
-        raise ApiError(f"{said}: {text}" if said and text and said not in text else text or said, code)
+        if isinstance(told, str) and told:
+            raise ApiError(told, code)
+        # The Go version: the header says what failed, and the body why, as plain text.
+        text = reply.data.decode(errors="replace") if body is None else ""
+        raise ApiError(f"{said}: {text}" if said and text else said or text or "the service refused", code)
     if not isinstance(body, dict):
         raise MalformedInputError(f"the reply to {subject} is not a JSON object; is another service subscribed there?")
     return body

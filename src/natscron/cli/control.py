@@ -8,7 +8,7 @@ import rich_click as click
 
 from natscron.cli.arguments import payload_of
 from natscron.cli.client import ApiClient, ApiError, Body
-from natscron.cli.session import Session, examples, with_session
+from natscron.cli.session import Session, complete_subject, examples, with_session
 from natscron.cli.write import warn
 
 __all__ = ["delete", "pause", "resume", "trigger"]
@@ -17,7 +17,7 @@ _UNKNOWN: Final = "404"
 
 
 @click.command(aliases=["del"])
-@click.argument("targets", metavar="SUBJECT|PATTERN...", nargs=-1, required=True)
+@click.argument("targets", shell_complete=complete_subject, metavar="SUBJECT|PATTERN...", nargs=-1, required=True)
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before deleting what a pattern matches.")
 @click.option("--if-exists", is_flag=True, help="An unknown job is no error.")
 @click.option("--expected-revision", type=int, metavar="N", help="Refuse if the job changed since this revision.")
@@ -48,7 +48,7 @@ def delete(
 
 
 @click.command()
-@click.argument("subjects", metavar="SUBJECT...", nargs=-1, required=True)
+@click.argument("subjects", shell_complete=complete_subject, metavar="SUBJECT...", nargs=-1, required=True)
 @click.option("--note", metavar="TEXT", help="Why; kept as the job's note.")
 @with_session()
 @examples(
@@ -65,7 +65,7 @@ def pause(session: Session, subjects: tuple[str, ...], note: str | None) -> int:
 
 
 @click.command()
-@click.argument("subjects", metavar="SUBJECT...", nargs=-1, required=True)
+@click.argument("subjects", shell_complete=complete_subject, metavar="SUBJECT...", nargs=-1, required=True)
 @with_session()
 @examples(
     "nats-cron resume reports.daily",
@@ -76,7 +76,7 @@ def resume(session: Session, subjects: tuple[str, ...]) -> int:
 
 
 @click.command()
-@click.argument("subject")
+@click.argument("subject", shell_complete=complete_subject)
 @click.option("--data", metavar="TEXT", help="A body for this run, instead of the job's.")
 @click.option("--payload-type", metavar="TYPE", help="json, text or base64 (decoded). [default: by --data]")
 @click.option("--key", metavar="TEXT", help="The same key twice runs once: makes trying again safe.")

@@ -8,7 +8,7 @@ import rich_click as click
 
 from natscron.cli.client import JSON_ERRORS, ApiClient, Body, matches
 from natscron.cli.output import Output, instant_ms, rfc3339, shown_at, span
-from natscron.cli.session import Session, examples, with_session
+from natscron.cli.session import Session, complete_subject, examples, with_session
 from natscron.model import RunStatus
 
 __all__ = ["runs", "watch"]
@@ -20,7 +20,7 @@ _STATUSES: Final = [one.value for one in RunStatus]
 
 
 @click.command()
-@click.argument("job", required=False)
+@click.argument("job", shell_complete=complete_subject, required=False)
 @click.option("--limit", "-n", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many.")
 @click.option("--status", type=click.Choice(_STATUSES), help="Only runs that ended so.")
 @click.option("--since", metavar="DURATION|INSTANT", help="Not older than this: 2h, or RFC 3339.")
@@ -53,7 +53,7 @@ def runs(  # noqa: PLR0913 - one parameter an option
             else:
                 session.out.line("No runs found")
             return
-        async with client.live() as messages:
+        async with client.live(job) as messages:
             # Subscribed first: a run that ends while the past is read shows up twice, not never.
             seen: dict[tuple[object, ...], None] = {}
             for run in reversed(await client.runs(query, limit)):
@@ -65,7 +65,7 @@ def runs(  # noqa: PLR0913 - one parameter an option
 
 
 @click.command()
-@click.argument("job", metavar="[SUBJECT|PATTERN]", required=False)
+@click.argument("job", shell_complete=complete_subject, metavar="[SUBJECT|PATTERN]", required=False)
 @with_session()
 @examples(
     "nats-cron watch",
@@ -76,7 +76,7 @@ def watch(session: Session, job: str | None) -> None:
     """Follow runs live, of all jobs or of those that match, until Ctrl-C."""
 
     async def work(client: ApiClient) -> None:
-        async with client.live() as messages:
+        async with client.live(job if job and not set(job) & {"*", ">"} else None) as messages:
             # Without a service nothing would ever come; say so instead of waiting in silence.
             await client.call("status")
             if not session.out.as_json:

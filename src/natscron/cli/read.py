@@ -9,7 +9,7 @@ import rich_click as click
 from natscron.cli.arguments import looks_like_schedule, parse_schedule
 from natscron.cli.client import ApiClient, Body, NoAnswerError
 from natscron.cli.output import instant_ms, local_text, rfc3339, schedule_text, span, when
-from natscron.cli.session import Session, examples, with_session
+from natscron.cli.session import Session, complete_subject, examples, with_session
 from natscron.errors import InvalidScheduleError
 from natscron.model import ScheduleSpec
 
@@ -20,7 +20,7 @@ _MARKS: Final = {"moved": "moved by a clock change", "repeated": "second pass of
 
 
 @click.command()
-@click.argument("subject")
+@click.argument("subject", shell_complete=complete_subject)
 @with_session()
 @examples(
     "nats-cron get reports.daily",
@@ -60,7 +60,7 @@ def list_(session: Session, pattern: str | None, state: str | None, label: str |
 
 
 @click.command("next")
-@click.argument("target", metavar="SCHEDULE|SUBJECT")
+@click.argument("target", shell_complete=complete_subject, metavar="SCHEDULE|SUBJECT")
 @click.option("--count", "-n", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many runs.")
 @click.option("--after", metavar="INSTANT", help="Count from here, RFC 3339. [default: now]")
 @click.option("--tz", metavar="ZONE", help="Zone of a cron schedule, such as Europe/Berlin.")

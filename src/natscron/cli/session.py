@@ -14,12 +14,14 @@ from natscron.cli.contexts import read_context
 from natscron.cli.output import Output
 from natscron.clock import Clock, SystemClock
 from natscron.config import Settings, load_settings
+from natscron.errors import NatscronError
 
-__all__ = ["DurationType", "Session", "connection_options", "examples", "with_session"]
+__all__ = ["DurationType", "Session", "complete_subject", "connection_options", "examples", "with_session"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 _DEFAULT_TIMEOUT_MS: Final = 5_000
+_COMPLETION_MS: Final = 1_000
 _SETTING_FLAGS: Final = {
     "server": "nats.url",
     "user": "nats.user",
@@ -69,7 +71,7 @@ class Session:
         """``clock`` and ``connect`` are for tests: the host's clocks, and NATS, by default."""
         self._options = dict(options)
         self.clock = clock or SystemClock()
-        self._connect = connect or _connect
+        self._connect = connect
         # https://no-color.org: any value but the empty one.
         colourless = options.get("no_color") or os.environ.get("NO_COLOR")
         self.out = Output(as_json=bool(options.get("json")), color=False if colourless else None)
@@ -110,7 +112,7 @@ class Session:
         import asyncio  # noqa: PLC0415 - loading it takes longer than all of the plain commands
 
         async def main() -> T:
-            client = await self._connect(settings, timeout_s)
+            client = await (self._connect or self._reach)(settings, timeout_s)
             try:
                 return await work(client)
             finally:
@@ -118,14 +120,30 @@ class Session:
 
         return asyncio.run(main())
 
+    async def _reach(self, settings: Settings, timeout_s: float) -> ApiClient:
+        from natscron.cli.transport import connect  # noqa: PLC0415 - loads the NATS client, for commands that ask
+
+        return ApiClient(await connect(settings, timeout_s, self.out.warn), settings, timeout_s)
+
 
 Connect = Callable[[Settings, float], Awaitable[ApiClient]]
 
 
-async def _connect(settings: Settings, timeout_s: float) -> ApiClient:
-    from natscron.cli.transport import connect  # noqa: PLC0415 - the NATS client is loaded only by commands that ask
-
-    return ApiClient(await connect(settings, timeout_s), settings, timeout_s)
+def complete_subject(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The stored subjects that begin so, for the shell's completion; none if the service is not there."""
+    given: dict[str, Any] = {}
+    scope: click.Context | None = ctx
+    while scope is not None:
+        given = {key: value for key, value in scope.params.items() if value is not None} | given
+        scope = scope.parent
+    base = ctx.find_root().obj
+    session = (base if isinstance(base, Session) else Session({})).merged(
+        {key: given.get(key) for key in (*_SETTING_FLAGS, "context", "config")} | {"request_timeout": _COMPLETION_MS}
+    )
+    try:
+        return [one for one in session.run(lambda client: client.subjects(">")) if one.startswith(incomplete)]
+    except NatscronError:
+        return []
 
 
 def connection_options(*, timeout_flag: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

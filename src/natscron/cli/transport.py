@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final
 
 from natscron.cli.client import NoAnswerError, Reply
@@ -22,14 +22,19 @@ __all__ = ["NatsTransport", "connect"]
 
 _CONNECT_S: Final = 2.0
 _AFTER_REFUSAL_S: Final = 0.5
+_LINK: Final[Mapping[ConnectionEvent, str]] = {
+    ConnectionEvent.DISCONNECTED: "the connection to {} is lost; what happens meanwhile is not shown",
+    ConnectionEvent.RECONNECTED: "connected to {} again",
+}
 _QUEUE: Final = 100_000
 
 
 class NatsTransport:
     """One connection, for one command."""
 
-    def __init__(self, connection: Connection, complaints: Sequence[str]) -> None:
-        """``complaints``: what NATS last objected to, such as a missing permission."""
+    def __init__(self, connection: Connection, complaints: Sequence[str], say: Callable[[str], None]) -> None:
+        """``complaints``: what NATS last objected to, such as a missing permission. ``say``: takes warnings."""
+        self._say = say
         self._connection = connection
         self._complaints = complaints
 
@@ -49,12 +54,17 @@ class NatsTransport:
 
     @contextlib.asynccontextmanager
     async def subscribe(self, subject: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Messages as they come. A reader that falls 100,000 behind loses the newest."""
+        """Messages as they come. A reader that falls 100,000 behind loses the newest, and is told once."""
+        lost = False
         queue: asyncio.Queue[bytes] = asyncio.Queue(_QUEUE)
 
         def take(message: Message) -> None:
-            with contextlib.suppress(asyncio.QueueFull):
+            nonlocal lost
+            if not queue.full():
                 queue.put_nowait(message.data)
+            elif not lost:
+                lost = True
+                self._say("messages come faster than they can be shown; some are left out from here on")
 
         async def messages() -> AsyncIterator[bytes]:
             while True:
@@ -73,8 +83,8 @@ class NatsTransport:
         await self._connection.close()
 
 
-async def connect(settings: Settings, timeout_s: float) -> NatsTransport:
-    """Connect, within two seconds or the shorter ``timeout_s``.
+async def connect(settings: Settings, timeout_s: float, say: Callable[[str], None]) -> NatsTransport:
+    """Connect, within two seconds or the shorter ``timeout_s``; ``say`` is told what happens to the link later.
 
     Raises:
         StorageUnavailableError: with the address, the last cause, and what to check.
@@ -101,6 +111,8 @@ async def connect(settings: Settings, timeout_s: float) -> NatsTransport:
             connecting = True
 
             def heard(event: ConnectionEvent, text: str) -> None:
+                if event in _LINK:
+                    say(_LINK[event].format(where))
                 if event not in {ConnectionEvent.WAITING, ConnectionEvent.ERROR}:
                     return
                 if connecting and not complaints:
@@ -117,4 +129,4 @@ async def connect(settings: Settings, timeout_s: float) -> NatsTransport:
             "and that nats-server runs"
         ) from error
     complaints.clear()
-    return NatsTransport(connection, complaints)
+    return NatsTransport(connection, complaints, say)

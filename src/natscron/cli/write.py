@@ -12,7 +12,7 @@ import rich_click as click
 from natscron.cli.arguments import job_fields, job_options, parse_schedule, payload_of
 from natscron.cli.client import JSON_ERRORS, ApiClient, ApiError, Body
 from natscron.cli.output import Output
-from natscron.cli.session import Session, examples, with_session
+from natscron.cli.session import Session, complete_subject, examples, with_session
 
 __all__ = ["add", "create", "update"]
 
@@ -102,7 +102,7 @@ def create(session: Session, path: str | None, option: str | None, *, replace: b
 
 
 @click.command()
-@click.argument("subject", metavar="SUBJECT|FILE")
+@click.argument("subject", shell_complete=complete_subject, metavar="SUBJECT|FILE")
 @click.argument("schedule", required=False)
 @click.argument("data", required=False)
 @job_options
@@ -133,15 +133,7 @@ def update(
     """
     fields = job_fields(flags)
     if schedule is None and not fields and not unset:
-        jobs, _ = _read_jobs(subject)
-        if len(jobs) != 1:
-            raise click.UsageError(f"{subject} holds {len(jobs)} jobs; update takes one, `create --replace` takes many")
-        reply = session.run(lambda client: client.call("jobs.update", jobs[0]))
-        if session.out.as_json:
-            session.out.data({"subject": _subject_of(jobs[0])} | reply)
-        else:
-            session.out.line(f"Job updated: {reply.get('status', '')}")
-            warn(session.out, reply)
+        _update_from_file(session, subject)
         return
     change: Body = {"subject": subject, **fields, **dict.fromkeys(unset)}
     if schedule is not None:
@@ -161,6 +153,20 @@ def update(
     if data is not None:
         session.out.line(f"  Data: {data}")
     warn(session.out, reply)
+
+
+def _update_from_file(session: Session, name: str) -> None:
+    if name != "-" and not Path(name).exists():
+        raise click.UsageError(f"there is no file {name}; to change the job {name} give a SCHEDULE or flags")
+    jobs, _ = _read_jobs(name)
+    if len(jobs) != 1:
+        raise click.UsageError(f"{name} holds {len(jobs)} jobs; update takes one, `create --replace` takes many")
+    reply = session.run(lambda client: client.call("jobs.update", jobs[0]))
+    if session.out.as_json:
+        session.out.data({"subject": _subject_of(jobs[0])} | reply)
+    else:
+        session.out.line(f"Job updated: {reply.get('status', '')}")
+        warn(session.out, reply)
 
 
 async def _merge(client: ApiClient, change: Body, partial: Iterable[str]) -> Body:
