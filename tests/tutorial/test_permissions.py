@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from nats.aio.client import Client
 
 from natscron.server import Server, ServerOptions
+from natscron.server.embedded import find_nats_server
 
 pytestmark = pytest.mark.anyio
 
@@ -25,28 +25,28 @@ async def address(tmp_path: Path) -> AsyncIterator[str]:
     # JetStream's folder is not part of the permissions.
     text = f'{configuration}\njetstream {{ store_dir: "{tmp_path / "store"}" }}\n'
     (tmp_path / "nats.conf").write_text(text)
-    program = shutil.which("nats-server")
-    assert program, "nats-server is one of the development dependencies; run the tests by `make test`"
     process = await asyncio.create_subprocess_exec(
-        program, "-c", str(tmp_path / "nats.conf"), "-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", str(tmp_path),
+        str(find_nats_server()), "-c", str(tmp_path / "nats.conf"), "-a", "127.0.0.1", "-p", "-1",
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stderr is not None
+    drain = None
     try:
-        seen = b""
+        seen = ""
         async with asyncio.timeout(10):
-            while b"Server is ready" not in seen:
+            while "Server is ready" not in seen:
                 line = await process.stderr.readline()
-                assert line, seen.decode()
-                seen += line
+                assert line, seen
+                seen += line.decode()
         drain = asyncio.create_task(process.stderr.read())
-        [ports] = tmp_path.glob("*.ports")  # noqa: ASYNC240 - one small folder
-        yield json.loads(ports.read_text())["nats"][0].removeprefix("nats://")
+        [port] = re.findall(r"Listening for client connections on 127\.0\.0\.1:(\d+)", seen)
+        yield f"127.0.0.1:{port}"
     finally:
         if process.returncode is None:
             process.terminate()
         await process.wait()
-    await drain
+        if drain is not None:
+            await drain
 
 
 class Complaints:
@@ -55,12 +55,12 @@ class Complaints:
     def __init__(self) -> None:
         self.heard: list[str] = []
 
-    async def __call__(self, error: Exception) -> None:
+    async def hear(self, error: Exception) -> None:
         self.heard.append(str(error))
 
 
 async def connect(address: str, user: str, password: str, complaints: Complaints) -> Client:
-    return await nats.connect(f"nats://{user}:{password}@{address}", error_cb=complaints)
+    return await nats.connect(f"nats://{user}:{password}@{address}", error_cb=complaints.hear)
 
 
 async def test_the_documented_permissions_are_enough(address: str, caplog: pytest.LogCaptureFixture) -> None:

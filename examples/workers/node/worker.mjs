@@ -46,16 +46,25 @@ function remember(run) {
   }
 }
 
+// The client takes credentials and TLS as options, other clients in the URL.
+function options(text) {
+  const url = new URL(text);
+  const [user, pass] = [decodeURIComponent(url.username), decodeURIComponent(url.password)];
+  return {
+    servers: url.host,
+    maxReconnectAttempts: -1,
+    ...(pass ? { user, pass } : user ? { token: user } : {}),
+    ...(url.protocol === "tls:" ? { tls: {} } : {}),
+  };
+}
+
 const subjects = process.argv.slice(2);
 if (subjects.length === 0) {
   console.error('give the subjects to listen on, such as "reports.>"');
   process.exit(2);
 }
 
-const client = await connect({
-  servers: process.env.NATS_URL ?? "nats://localhost:4222",
-  maxReconnectAttempts: -1,
-});
+const client = await connect(options(process.env.NATS_URL ?? "nats://localhost:4222"));
 const loops = subjects.map(async (subject) => {
   for await (const message of client.subscribe(subject, { queue: QUEUE })) {
     await handle(message);
