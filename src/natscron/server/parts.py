@@ -5,6 +5,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import msgspec
+
 from natscron import __version__
 from natscron.clock import Clock
 from natscron.config import Settings
@@ -40,6 +42,8 @@ logger = logging.getLogger("natscron.server")
 _MICRO_VERSION: Final = "1.0.0"
 _DESCRIPTION: Final = "NATS Cron Scheduler"
 _RETRY_S: Final = 1.0
+_PROVISION_S: Final = 4.0
+"""After that long without success the log says what is missing; then it is tried again."""
 _SAY_EVERY_S: Final = 10.0
 _CLOSE_S: Final = 5.0
 
@@ -93,7 +97,9 @@ class Parts:
     async def _assemble(self) -> None:
         settings, clock, connection = self._settings, self._clock, self._connection
         service = settings.service
-        storage = NatsStorage(connection, storage_options(settings), clock=clock)
+        patience_s = min(_PROVISION_S, (self._options.connect_timeout_s or _PROVISION_S) / 2)
+        wanted = msgspec.structs.replace(storage_options(settings), provision_timeout_s=patience_s)
+        storage = NatsStorage(connection, wanted, clock=clock)
         self._closing.append(storage.close)
         streams = StreamMap()
         keeper = StreamKeeper(connection, streams)

@@ -11,8 +11,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Coroutine, Iterator
+from typing import Any, Final
 
 from natscron import __version__
 from natscron.config import Settings, redact_url
@@ -73,9 +73,9 @@ async def _start(server: Server, stop: asyncio.Event) -> bool:
     return await _either(server.start(), stop)
 
 
-async def _either(work: "asyncio._CoroutineLike[None]", stop: asyncio.Event) -> bool:
+async def _either(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
     """Wait for ``work`` or the signal. True: the signal came first, and ``work`` was cancelled and has ended."""
-    task = asyncio.ensure_future(work)
+    task = asyncio.create_task(work)
     signalled = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait([task, signalled], return_when=asyncio.FIRST_COMPLETED)

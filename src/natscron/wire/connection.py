@@ -375,6 +375,10 @@ class Connection:
             await subscription.start(client)
 
     async def _client_error(self, error: Exception) -> None:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # A failed attempt can swallow the cancellation of the caller who waits for the first connection.
+            raise asyncio.CancelledError
         kind = ConnectionEvent.ERROR if self._up else ConnectionEvent.WAITING
         text = f"{self.dial.redacted}: {error or type(error).__name__}"
         self._say(kind, text, bounded=True, key=None if self._up else kind)
