@@ -192,6 +192,15 @@ class NatsCluster:
         """The server that the cluster calls ``name`` (``n0`` to ``n2``)."""
         return self.servers[int(name[1:])]
 
+    @property
+    def meta_leader(self) -> str:
+        """The node that leads the cluster's JetStream, as its log says; empty while there is none."""
+        for number, server in enumerate(self.servers):
+            changes = [line for line in server.log.splitlines() if "metadata leader" in line]
+            if changes and "Self is new JetStream cluster metadata leader" in changes[-1]:
+                return f"n{number}"
+        return ""
+
     def __enter__(self) -> Self:
         for server in self.servers:
             server.launch()

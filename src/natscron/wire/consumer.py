@@ -38,7 +38,9 @@ logger = logging.getLogger("natscron.wire")
 HEARTBEAT_S: Final = 0.5
 MISSED: Final = 2
 INACTIVE_S: Final = 5
-CREATE_TIMEOUT_S: Final = 2.0
+CREATE_TIMEOUT_S: Final = 1.0
+"""For one try; doubled after each that failed, up to 5 s: a node that just died may still be given the consumer."""
+MAX_CREATE_TIMEOUT_S: Final = 5.0
 BACKOFF_S: Final = 0.05
 MAX_BACKOFF_S: Final = 1.0
 _TICKS: Final = 2
@@ -103,6 +105,7 @@ class Edition:
         self.heard = True
         self.stale = False
         """Something was lost; nothing more is taken from it."""
+        self.timeout_s = MAX_CREATE_TIMEOUT_S
         self.floor = 0
         """The stream's last sequence before the consumer was made."""
         self.replicated = False
@@ -138,7 +141,7 @@ class Edition:
             config["filter_subjects"] = list(filters)
         request = {"stream_name": self.stream, "config": config, "action": "create"}
         api = f"CONSUMER.CREATE.{self.stream}.{self.name}"
-        reply = await line.js_request(api, request, timeout_s=CREATE_TIMEOUT_S)
+        reply = await line.js_request(api, request, timeout_s=self.timeout_s)
         return int(reply.get("num_pending", 0))
 
     async def delete(self, line: Line) -> None:
@@ -147,7 +150,7 @@ class Edition:
         if subscription is not None:
             await subscription.unsubscribe()
         with contextlib.suppress(NatscronError):
-            await line.js_request(f"CONSUMER.DELETE.{self.stream}.{self.name}", timeout_s=CREATE_TIMEOUT_S)
+            await line.js_request(f"CONSUMER.DELETE.{self.stream}.{self.name}", timeout_s=self.timeout_s)
 
 
 def stream_state(info: dict[str, Any]) -> tuple[int, int]:
@@ -218,7 +221,7 @@ class Watch:
         self._wake.set()
 
     async def _run(self) -> None:
-        backoff = BACKOFF_S
+        backoff, patience = BACKOFF_S, CREATE_TIMEOUT_S
         told = ""
         while not self._closed:
             self._wake.clear()
@@ -229,7 +232,7 @@ class Watch:
                 old, self._edition = self._edition, edition
                 if old is not None:
                     await self._drop(old)
-                await self._begin(edition)
+                await self._begin(edition, patience)
             except NatscronError as error:
                 text = str(error)
                 if self._connection.is_connected and text != told:
@@ -237,12 +240,13 @@ class Watch:
                     told = text
                 if edition is not None:
                     await self._drop(edition)
+                    patience = min(patience * 2, MAX_CREATE_TIMEOUT_S)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(backoff):
                         await self._wake.wait()
                 backoff = min(backoff * 2, MAX_BACKOFF_S)
                 continue
-            backoff, told = BACKOFF_S, ""
+            backoff, patience, told = BACKOFF_S, CREATE_TIMEOUT_S, ""
             await self._listen(edition)
 
     async def _drop(self, edition: Edition) -> None:
@@ -253,10 +257,11 @@ class Watch:
         if self._connection.is_connected:
             self._connection.spawn(edition.delete(self._line))
 
-    async def _begin(self, edition: Edition) -> None:
-        info = await self._line.js_request(f"STREAM.INFO.{self._stream}", timeout_s=CREATE_TIMEOUT_S)
+    async def _begin(self, edition: Edition, timeout_s: float) -> None:
+        info = await self._line.js_request(f"STREAM.INFO.{self._stream}", timeout_s=timeout_s)
         first, last = stream_state(info)
         edition.floor = last
+        edition.timeout_s = timeout_s
         edition.replicated = is_replicated(info)
         full = self._start is Start.LAST_PER_SUBJECT
         start: dict[str, Any] = {"deliver_policy": "last_per_subject"}
