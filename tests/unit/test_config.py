@@ -61,7 +61,7 @@ def test_names_follow_the_service_name_unless_given() -> None:
         "billing",
         "billing-jobs",
         "kept",
-        "billing-log",
+        "BILLING_LOG",
     )
     assert ServiceSettings(name="billing").prefix == "billing"
 

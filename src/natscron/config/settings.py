@@ -92,7 +92,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     state_bucket: _Name = ""
     """Where lease, journal and open runs live. Default: ``<name>-state``."""
     log_stream: _Name = ""
-    """Where run records live. Default: ``<name>-log``."""
+    """Where run records live. Default: ``<NAME>_LOG``, ``NATS_CRON_LOG`` for ``nats-cron``."""
     shutdown_timeout_ms: Annotated[
         int, Meta(ge=0, le=600_000, description="a duration from 0s to 10m, such as 30s", extra={"duration": True})
     ] = 30_000
@@ -109,7 +109,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
             "prefix": self.name,
             "jobs_bucket": f"{self.name}-jobs",
             "state_bucket": f"{self.name}-state",
-            "log_stream": f"{self.name}-log",
+            "log_stream": f"{self.name.upper().replace('-', '_')}_LOG",
         }
         for key, value in derived.items():
             if not getattr(self, key):
