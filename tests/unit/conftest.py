@@ -1,0 +1,223 @@
+"""What several unit tests share: a service without a network, on a store in memory."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from natscron.clock import SystemClock
+from natscron.codec import decode_row, encode_row, key_of
+from natscron.engine.engine import EngineStatus
+from natscron.engine.table import Entry, JobTable
+from natscron.errors import (
+    JobAlreadyExistsError,
+    JobNotFoundError,
+    StorageUnavailableError,
+    WrongRevisionError,
+)
+from natscron.ids import ulid
+from natscron.model import Job, JobState, Mark, Run, Stamp
+from natscron.server.admission import Admission
+from natscron.server.api import Answer, endpoints
+from natscron.server.context import Context
+from natscron.server.delivery import StreamMap, SubjectTarget
+from natscron.server.freshness import Freshness
+from natscron.server.info import Info
+from natscron.server.jobs import Jobs
+from natscron.server.limits import Limits
+from natscron.server.lookups import Lookups
+from natscron.server.runs import Runs
+from natscron.server.subjects import SubjectPolicy
+from natscron.storage.protocol import RunQuery, Storage
+
+
+class Store:
+    """Jobs as bytes under keys, with a sequence; each write is in the table when it returns, unless told to lag."""
+
+    def __init__(self, table: JobTable) -> None:
+        self.seq = 0
+        self.lag = False
+        self.down = False
+        self.lookups = 0
+        self.gate: asyncio.Event | None = None
+        self.rows: dict[str, Job] = {}
+        self.runs: list[Run] = []
+        self._table = table
+
+    def write(self, key: str, value: bytes) -> int:
+        self.seq += 1
+        job = decode_row(key, value, Stamp(1_700_000_000_000 + self.seq, self.seq))
+        self.rows.pop(job.id, None)
+        self.rows[job.id] = job
+        if not self.lag:
+            self._table.put(job)
+            self._table.complete(self.seq)
+        return self.seq
+
+    async def _breath(self) -> None:
+        await asyncio.sleep(0)
+        if self.down:
+            raise StorageUnavailableError("the store is away")
+
+    async def create_job(self, job: Job) -> int:
+        await self._breath()
+        if job.id in self.rows:
+            raise JobAlreadyExistsError(job.id)
+        return self.write(key_of(job.id), encode_row(job))
+
+    async def put_job(self, job: Job, expected_revision: int | None = None) -> int:
+        await self._breath()
+        present = self.rows.get(job.id)
+        if expected_revision is not None and (present.revision if present else 0) != expected_revision:
+            raise WrongRevisionError(job.id)
+        return self.write(key_of(job.id), encode_row(job))
+
+    async def delete_job(self, job_id: str, expected_revision: int | None = None) -> None:
+        await self._breath()
+        present = self.rows.get(job_id)
+        if present is None:
+            raise JobNotFoundError(job_id)
+        if expected_revision is not None and present.revision != expected_revision:
+            raise WrongRevisionError(job_id)
+        del self.rows[job_id]
+        self.seq += 1
+        self._table.delete(job_id, self.seq)
+        self._table.complete(self.seq)
+
+    async def fetch_job(self, job_id: str) -> Job | None:
+        await self._breath()
+        return self.rows.get(job_id)
+
+    async def last_jobs_seq(self) -> int:
+        self.lookups += 1
+        seq = self.seq
+        await self._breath()
+        if self.gate is not None:
+            await self.gate.wait()
+        return seq
+
+    async def list_runs(self, query: RunQuery) -> Sequence[Run]:
+        await self._breath()
+        found = [
+            run
+            for run in self.runs
+            if query.job in (None, run.job)
+            and query.run_id in (None, run.run_id)
+            and query.status in (None, run.status)
+        ]
+        if query.descending:
+            found.reverse()
+        return found[query.offset : query.offset + query.limit]
+
+
+class Engine:
+    """Knows the table and nothing of time."""
+
+    def __init__(self) -> None:
+        self.table = JobTable(10_000_000)
+        self.is_leader = False
+        self.mark: Mark | None = None
+        self.triggered: list[tuple[str, Any, str | None]] = []
+        self.recorded: list[Run] = []
+
+    def status(self) -> EngineStatus:
+        return EngineStatus(
+            is_leader=False,
+            leader="i2",
+            epoch=3,
+            mark_ms=1_700_000_000_000,
+            instances=["i1", "i2"],
+            jobs=len(self.table),
+            lateness_p50_ms=0.5,
+            lateness_p99_ms=None,
+            started_at_ms=SystemClock().now_ms(),
+            blocked=None,
+            warnings=["w"],
+        )
+
+    def last_run_ms(self, _job_id: str) -> int | None:
+        return None
+
+    def next_run_ms(self, job_id: str) -> int | None:
+        entry = self.table.get(job_id)
+        return None if entry is None or entry.schedule is None else entry.schedule.next_after_ms(1_800_000_000_000)
+
+    def state_of(self, entry: Entry) -> JobState:
+        if entry.job.invalid is not None:
+            return JobState.INVALID
+        return JobState.PAUSED if entry.job.paused else JobState.ACTIVE
+
+    async def trigger(self, job_id: str, payload: Any = msgspec.UNSET, key: str | None = None) -> str:  # noqa: ANN401 - any JSON value
+        self.triggered.append((job_id, payload, key))
+        return ulid(1_700_000_000_000)
+
+    def record(self, run: Run) -> None:
+        self.recorded.append(run)
+
+
+class World:
+    """A service without a network."""
+
+    def __init__(self, limits: Limits | None = None, max_reply: int = 1 << 20) -> None:
+        self.engine = Engine()
+        self.store = Store(self.engine.table)
+        self.streams = StreamMap()
+        policy = SubjectPolicy.for_service("nats-cron")
+        store = cast("Storage", self.store)
+        context = Context(
+            name="nats-cron",
+            instance_id="i1",
+            store=store,
+            engine=self.engine,
+            target=SubjectTarget(policy, self.streams),
+            admission=Admission(policy, limits or Limits(), self.streams, 10_000_000),
+            clock=SystemClock(),
+            fresh=Freshness(store, self.engine.table, timeout_s=0.2),
+            max_reply=lambda: max_reply,
+            on_saved=lambda _job: None,
+            notes=lambda: ["n"],
+        )
+        self.jobs = Jobs(context)
+        self.lookups = Lookups(context)
+        self.runs = Runs(context)
+        self.all = endpoints(self.jobs, self.lookups, self.runs, Info(context))
+
+    async def ask(self, subject: str, data: bytes | dict[str, Any] = b"") -> Answer:
+        endpoint = next(one for one in self.all if one.subject == subject)
+        return await endpoint.answer(data if isinstance(data, bytes) else json.dumps(data).encode())
+
+    async def body(self, subject: str, data: bytes | dict[str, Any] = b"") -> Any:  # noqa: ANN401 - any JSON value
+        answer = await self.ask(subject, data)
+        assert answer.code == 0, answer
+        return json.loads(answer.body)
+
+    async def error(self, subject: str, data: bytes | dict[str, Any] = b"") -> tuple[int, str, str]:
+        answer = await self.ask(subject, data)
+        assert answer.code != 0, answer
+        body = json.loads(answer.body)
+        assert set(body) == {"error", "code"}
+        assert body["code"] == str(answer.code)
+        return answer.code, answer.description, body["error"]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def many() -> World:
+    world = World(max_reply=20_000)
+    for n in range(200):
+        label = '"labels":{"team":"red"},' if n % 2 else ""
+        world.store.write(f"j.{n}", b'{"subject":"j.%d",%s"schedule":{"every":"30s"}}' % (n, label.encode()))
+    return world
+
+
+@pytest.fixture(scope="session")
+def make_world() -> type[World]:
+    """For worlds with limits of their own."""
+    return World

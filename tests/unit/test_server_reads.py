@@ -1,0 +1,216 @@
+"""The API: reads that see every write, pages, previews, runs."""
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from natscron.ids import ulid
+from natscron.model import Delivery, Run, RunStatus
+from natscron.server.limits import Limits
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import World
+
+pytestmark = pytest.mark.anyio
+
+
+def job(subject: str = "a.b", every: str = "30s", **more: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON value
+    return {"subject": subject, "schedule": {"every": every}, **more}
+
+
+# Reads.
+
+
+async def test_a_read_sees_every_write_before_it(world: "World") -> None:
+    world.store.lag = True
+    world.store.write("a.b", b'{"subject":"a.b","schedule":{"every":"1s"}}')
+
+    async def later() -> None:
+        await asyncio.sleep(0.02)
+        world.engine.table.put(world.store.rows["a.b"])
+        world.engine.table.complete(world.store.seq)
+
+    shown, _ = await asyncio.gather(world.body("jobs.get", {"subject": "a.b"}), later())
+    assert shown["subject"] == "a.b"
+
+
+async def test_a_read_that_cannot_be_fresh_says_so_instead_of_lying(world: "World") -> None:
+    world.store.lag = True
+    world.store.write("a.b", b'{"subject":"a.b","schedule":{"every":"1s"}}')
+    code, _, text = await world.error("jobs.get", {"subject": "a.b"})
+    assert code == 503
+    assert "try again" in text
+
+
+async def test_reads_at_once_share_a_lookup_that_began_after_them(world: "World") -> None:
+    await world.body("jobs.create", job())
+    world.store.gate = asyncio.Event()
+    first = asyncio.create_task(world.body("jobs.get", {"subject": "a.b"}))
+    while world.store.lookups == 0:  # noqa: ASYNC110 - the store counts, there is no event
+        await asyncio.sleep(0)
+    rest = [asyncio.create_task(world.body("jobs.get", {"subject": "a.b"})) for _ in range(50)]
+    await asyncio.sleep(0.01)
+    world.store.gate.set()
+    await asyncio.gather(first, *rest)
+    assert world.store.lookups == 2
+
+
+async def test_a_cancelled_read_leaves_the_others_their_lookup(world: "World") -> None:
+    await world.body("jobs.create", job())
+    world.store.gate = asyncio.Event()
+    one = asyncio.create_task(world.body("jobs.get", {"subject": "a.b"}))
+    other = asyncio.create_task(world.body("jobs.get", {"subject": "a.b"}))
+    await asyncio.sleep(0.01)
+    one.cancel()
+    world.store.gate.set()
+    assert (await other)["subject"] == "a.b"
+    assert one.cancelled() or one.cancelling()
+
+
+async def test_a_store_that_is_away_is_a_503_everywhere(world: "World") -> None:
+    await world.body("jobs.create", job())
+    world.store.down = True
+    for subject in ("jobs.create", "jobs.update", "jobs.put", "jobs.delete", "jobs.get", "jobs.list", "jobs.pause"):
+        assert (await world.error(subject, job("c" if subject == "jobs.create" else "a.b")))[0] == 503
+    assert (await world.ask("status")).code == 0
+
+
+async def test_the_list_is_in_the_order_of_the_last_change(world: "World") -> None:
+    for subject in ("b", "a", "c"):
+        await world.body("jobs.create", job(subject))
+    await world.body("jobs.update", job("b", every="1m"))
+    listed = await world.body("jobs.list")
+    assert [one["subject"] for one in listed["jobs"]] == ["a", "c", "b"]
+    assert listed["total"] == 3
+    assert "next" not in listed
+
+
+async def test_pages_cover_everything_once_and_each_fits_in_a_message(many: "World") -> None:
+    found: list[str] = []
+    request: dict[str, Any] = {}
+    pages = 0
+    while True:
+        answer = await many.ask("jobs.list", request)
+        assert len(answer.body) <= 20_000
+        page = json.loads(answer.body)
+        assert page["total"] == 200
+        found += [one["subject"] for one in page["jobs"]]
+        pages += 1
+        if "next" not in page:
+            break
+        request = {"cursor": page["next"]}
+    assert found == [f"j.{n}" for n in range(200)]
+    assert pages > 2
+
+
+async def test_filters_and_limits_work_together(many: "World") -> None:
+    page = await many.body("jobs.list", {"label": "team=red", "limit": 3})
+    assert [one["subject"] for one in page["jobs"]] == ["j.1", "j.3", "j.5"]
+    assert page["total"] == 100
+    page = await many.body("jobs.list", {"label": "team", "limit": 2, "cursor": page["next"]})
+    assert [one["subject"] for one in page["jobs"]] == ["j.7", "j.9"]
+    page = await many.body("jobs.list", {"pattern": "j.7", "state": "active"})
+    assert page["total"] == 1
+
+
+async def test_a_job_edited_between_two_pages_is_seen_again_rather_than_missed(many: "World") -> None:
+    page = await many.body("jobs.list", {"limit": 10})
+    await many.body("jobs.update", job("j.50", every="1m"))
+    seen = [one["subject"] for one in page["jobs"]]
+    while "next" in page:
+        page = await many.body("jobs.list", {"cursor": page["next"]})
+        seen += [one["subject"] for one in page["jobs"]]
+    assert set(seen) == {f"j.{n}" for n in range(200)}
+
+
+async def test_a_job_too_large_for_a_page_does_not_hide_the_others(make_world: "type[World]") -> None:
+    world = make_world(max_reply=4000)
+    await world.body("jobs.create", job("big", payload="x" * 5000))
+    await world.body("jobs.create", job("small"))
+    page = await world.body("jobs.list")
+    more = await world.body("jobs.list", {"cursor": page["next"]}) if "next" in page else {"jobs": []}
+    assert [one["subject"] for one in page["jobs"] + more["jobs"]] == ["big", "small"]
+
+
+async def test_what_is_listed_can_be_created_again(world: "World") -> None:
+    await world.body("jobs.create", job(payload={"a": [1]}, headers={"X": "y"}, labels={"l": "m"}, overlap="skip"))
+    (shown,) = (await world.body("jobs.list"))["jobs"]
+    await world.body("jobs.delete", {"subject": "a.b"})
+    assert "warning" not in await world.body("jobs.create", shown)
+    (again,) = (await world.body("jobs.list"))["jobs"]
+    owned = {"revision", "created_at", "updated_at", "next_run"}
+    assert {k: v for k, v in again.items() if k not in owned} == {k: v for k, v in shown.items() if k not in owned}
+
+
+async def test_preview_shows_the_next_slots(world: "World") -> None:
+    reply = await world.body(
+        "jobs.preview", {"schedule": {"cron": "0 9 * * MON"}, "after": "2026-11-20T00:00:00Z", "count": 2}
+    )
+    assert reply["slots"] == ["2026-11-23T09:00:00.000Z", "2026-11-30T09:00:00.000Z"]
+    await world.body("jobs.create", job())
+    assert len((await world.body("jobs.preview", {"subject": "a.b"}))["slots"]) == 5
+
+
+# Runs.
+
+
+async def test_a_trigger_names_its_run_and_passes_payload_and_key_on(world: "World") -> None:
+    await world.body("jobs.create", job())
+    reply = await world.body("jobs.trigger", {"subject": "a.b", "payload": {"n": 1}, "key": "k"})
+    assert len(reply["run_id"]) == 26
+    assert world.engine.triggered == [("a.b", {"n": 1}, "k")]
+    await world.body("jobs.trigger", {"subject": "a.b", "payload": None})
+    assert world.engine.triggered[1] == ("a.b", msgspec.UNSET, None)
+
+
+async def test_a_triggers_payload_has_the_jobs_limit(make_world: "type[World]") -> None:
+    world = make_world(Limits(max_payload=10))
+    await world.body("jobs.create", job())
+    assert (await world.error("jobs.trigger", {"subject": "a.b", "payload": "x" * 11}))[0] == 413
+
+
+async def test_runs_are_listed_newest_first_in_pages(world: "World") -> None:
+    world.store.runs = [Run(job="a", status=RunStatus.SENT, run_id=ulid(n), scheduled_at_ms=n) for n in range(5)]
+    page = await world.body("runs.list", {"job": "a", "limit": 2})
+    assert [one["scheduled_at"][-5:] for one in page["runs"]] == [".004Z", ".003Z"]
+    page = await world.body("runs.list", {"job": "a", "limit": 3, "cursor": page["next"]})
+    assert len(page["runs"]) == 3
+    assert "next" not in page
+    assert (await world.body("runs.list", {"job": "zz"})) == {"runs": []}
+
+
+async def test_a_run_shows_all_its_attempts(world: "World") -> None:
+    run_id = ulid(1)
+    world.store.runs = [
+        Run(job="a", status=RunStatus.FAILED, run_id=run_id, attempt=1),
+        Run(job="a", status=RunStatus.COMPLETED, run_id=run_id, attempt=2),
+    ]
+    reply = await world.body("runs.get", {"run_id": run_id})
+    assert reply["run"]["status"] == "completed"
+    assert [one["attempt"] for one in reply["attempts"]] == [1, 2]
+
+
+async def test_a_workers_report_becomes_a_record_of_its_run(world: "World") -> None:
+    run_id = ulid(1_700_000_000_000)
+    world.store.runs = [
+        Run(job="a", status=RunStatus.SENT, run_id=run_id, scheduled_at_ms=5, delivery=Delivery.CORE, instance="i9")
+    ]
+    await world.body("runs.report", {"run_id": run_id, "status": "failed", "error": "no disk\x00" + "x" * 3000})
+    (run,) = world.engine.recorded
+    assert (run.job, run.run_id, run.scheduled_at_ms, run.instance) == ("a", run_id, 5, "i9")
+    assert (run.status, run.reason) == (RunStatus.FAILED, "worker_error")
+    assert run.error is not None
+    assert len(run.error) == 1024
+    assert run.finished_at_ms is not None
+
+
+async def test_a_report_before_the_record_needs_the_job(world: "World") -> None:
+    await world.body("jobs.create", job())
+    run_id = ulid(1_700_000_000_000)
+    assert (await world.error("runs.report", {"run_id": run_id, "status": "running"}))[0] == 404
+    await world.body("runs.report", {"run_id": run_id, "status": "running", "job": "a.b"})
+    (run,) = world.engine.recorded
+    assert (run.scheduled_at_ms, run.finished_at_ms) == (1_700_000_000_000, None)
