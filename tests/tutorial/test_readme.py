@@ -8,6 +8,8 @@ Rules for its code blocks:
   line is waited for at once, the rest before the walk is over.
 * ``json`` blocks are jobs and are created; ``toml`` blocks are configurations and are loaded; ``python`` blocks are
   run.
+* ``$ export NAME=VALUE`` holds for what follows; with ``...`` in it, the value is the one that a command before
+  printed.
 * Port 4222 is replaced by a free one. What would install software, start containers or recurse is not run: see
   ``NOT_RUN``.
 """
@@ -110,6 +112,7 @@ class Background:
         self.command = command
         self._process = process
         self._text = ""
+        self._ended = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
@@ -121,18 +124,19 @@ class Background:
                 self._text += line
                 self._changed.notify_all()
         with self._changed:
+            self._ended = True
             self._changed.notify_all()
 
     def wait_for(self, lines: list[str]) -> None:
         """Until the output begins with what these lines say."""
-        expected = pattern(lines)
+        found = self.find(pattern(lines).match)
+        assert found, "\n".join([f"$ {self.command.text}", self._text, "is not what the README says:", *lines])
+
+    def find(self, search: Callable[[str], re.Match[str] | None]) -> re.Match[str] | None:
+        """What is found in the output, as soon as it is there."""
         with self._changed:
-            seen = self._changed.wait_for(
-                lambda: expected.match(self._text) or self._process.poll() is not None, timeout=OUTPUT_S
-            )
-            shown = "\n".join([f"$ {self.command.text}", self._text, "is not what the README says:", *lines])
-            assert seen, shown
-            assert expected.match(self._text), shown
+            self._changed.wait_for(lambda: search(self._text) or self._ended, timeout=OUTPUT_S)
+            return search(self._text)
 
 
 class Reader:
@@ -145,12 +149,17 @@ class Reader:
         self._environment = {**environment, "NATS_URL": f"nats://127.0.0.1:{port}"}
         self.waiting: list[Background] = []
 
-    def type(self, command: Command) -> None:
+    def type(self, typed: Command) -> None:
+        port = str(self._port)
+        command = Command(typed.text.replace("4222", port), [line.replace("4222", port) for line in typed.output])
+        text = command.text
         for prefix, check in NOT_RUN.items():
             if command.text.startswith(prefix):
                 check(command.text, self._root)
                 return
-        text = command.text.replace("4222", str(self._port))
+        if text.startswith("export "):
+            self._export(text)
+            return
         if text == "make run":
             # With the environment that runs this test instead of a new one, and for a moment instead of for ever.
             text = f"make run VENV={sys.prefix} -o {sys.prefix}/.installed RUN_ARGS='--for 4s'"
@@ -174,6 +183,15 @@ class Reader:
         shown = f"$ {text}\n{done.stdout}{done.stderr}"
         assert done.returncode == 0, shown
         assert not command.output or pattern(command.output).fullmatch(done.stdout), shown
+
+    def _export(self, text: str) -> None:
+        if "..." in text:
+            wanted = re.compile(r"\S+".join(map(re.escape, text.split("..."))))
+            found = [match.group() for match in (one.find(wanted.search) for one in self.waiting) if match]
+            assert found, text
+            text = found[-1]
+        name, _, value = text.removeprefix("export ").partition("=")
+        self._environment[name] = value
 
     def run_python(self, block: Block) -> None:
         done = subprocess.run(  # noqa: S603 - the README's code
