@@ -9,6 +9,7 @@ from pathlib import Path
 import nats
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from natscron.server import Server, ServerOptions
 from natscron.server.embedded import find_nats_server
@@ -78,7 +79,7 @@ async def test_the_documented_permissions_are_enough(address: str, caplog: pytes
 async def use(address: str, worker: Client, operator: Client, viewer: Client) -> None:
     done = asyncio.Event()
 
-    async def work(message: nats.aio.msg.Msg) -> None:
+    async def work(message: Msg) -> None:
         await message.respond(b"done")
         done.set()
 
