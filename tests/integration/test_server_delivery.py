@@ -131,4 +131,6 @@ async def test_a_row_with_a_reserved_subject_is_listed_and_never_published(clien
                 break
     assert "reserved" in record["error"]
     assert heard.pending_msgs == 0
-    assert len(await server.list_jobs()) == 1
+    (shown,) = await server.list_jobs({"state": "invalid"})
+    assert (shown["state"], shown["next_run"]) == ("invalid", None)
+    assert "reserved" in shown["invalid"]

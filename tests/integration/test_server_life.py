@@ -310,3 +310,8 @@ async def test_a_configuration_that_cannot_work_ends_the_process_with_its_reason
     assert process.returncode == 1
     assert b"creds" in err
     assert json.loads(out.splitlines()[-1])["level"] == "error"
+
+
+async def test_waiting_for_a_server_that_does_not_run_ends_at_once() -> None:
+    async with asyncio.timeout(1):
+        await Server().wait()

@@ -306,6 +306,21 @@ async def test_a_timeout_needs_a_delivery_that_waits(world: "World") -> None:
     assert "warning" not in await world.body("jobs.create", job("b", timeout="5s"))
 
 
+@pytest.mark.parametrize(
+    ("delivery", "stream", "text"),
+    [
+        ("jetstream", None, "no stream captures"),
+        ("jetstream", CapturingStream("FAST", ("a.b",), no_ack=True), "does not acknowledge"),
+        ("request", CapturingStream("S", ("a.>",)), "in the worker's place"),
+    ],
+)
+async def test_a_delivery_that_will_not_work_now_is_warned_about(
+    world: "World", delivery: str, stream: CapturingStream | None, text: str
+) -> None:
+    world.streams.replace([] if stream is None else [stream])
+    assert text in (await world.body("jobs.create", job(delivery=delivery, timeout="5s")))["warning"]
+
+
 async def test_the_older_form_is_taken_and_shown(world: "World") -> None:
     old = {"target": {"subject": "j.a"}, "payload": {"type": "json", "data": "{}"}, "schedule": {"every": "10s"}}
     await world.body("jobs.create", old)

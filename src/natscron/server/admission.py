@@ -70,6 +70,14 @@ class Admission(msgspec.Struct, frozen=True):
         return Admitted(job, schedule, warnings + self._about_delivery(job))
 
     def _about_delivery(self, job: Job) -> tuple[str, ...]:
+        stream = self.streams.capturing(job.id) if self.streams.known else None
+        if self.streams.known and job.delivery is Delivery.JETSTREAM:
+            if stream is None:
+                return (f"no stream captures {job.id!r} now: runs with delivery 'jetstream' fail until one does",)
+            if stream.no_ack:
+                return (f"stream {stream.name} does not acknowledge: runs with delivery 'jetstream' time out",)
+        if stream is not None and job.delivery is Delivery.REQUEST:
+            return (f"stream {stream.name} captures {job.id!r} and may answer in the worker's place",)
         if job.timeout_ms is None:
             return ()
         if job.delivery is Delivery.CORE:

@@ -48,6 +48,7 @@ class Server:
         self._parts: Parts | None = None
         self._changing = asyncio.Lock()
         self._ended = asyncio.Event()
+        self._ended.set()
         self._supervisor: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -85,6 +86,7 @@ class Server:
                 await parts.start()
             except BaseException:
                 # Shielded: a cancelled start still takes everything back.
+                self._ended.set()
                 await asyncio.shield(parts.stop(_CLOSE_S))
                 raise
             self._parts = parts
@@ -106,7 +108,10 @@ class Server:
             self._ended.set()
 
     async def wait(self) -> None:
-        """Wait until the server has ended. Raises what it failed of, if it did not end by :meth:`stop`."""
+        """Wait until the server has ended; at once if it does not run.
+
+        Raises what it failed of, if it did not end by :meth:`stop`.
+        """
         await self._ended.wait()
         if self.failure is not None:
             raise self.failure

@@ -5,14 +5,16 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+import msgspec
+
 from natscron.codec import job_view, ms_to_text, text_to_ms
 from natscron.codec.fields import schedule as read_schedule
 from natscron.engine.table import Entry
 from natscron.errors import JobNotFoundError, ValidationError
+from natscron.model import JobState
 from natscron.schedule import resolve_spec
 from natscron.server.admission import schedule_of
 from natscron.server.context import Context
-from natscron.server.deciding import Deciding
 from natscron.server.jobs import Input, Reply
 from natscron.server.replies import encode
 from natscron.server.requests import ListRequest, PreviewRequest, SubjectRequest, read
@@ -45,7 +47,7 @@ class Lookups:
     async def page(self, data: Input, *, bounded: bool = True) -> Reply:
         """Jobs, oldest change first, as many as fit into one message (if ``bounded``); ``{"jobs":null}`` for none."""
         request = read(ListRequest, data, empty_is_default=True)
-        wanted = _filters(request, self._engine)
+        wanted = _filters(request, self.state_of)
         cursor = _cursor(request.cursor)
         await self._fresh.catch_up()
         # From here on the table is read at one moment; only the encoding below takes breaks.
@@ -111,15 +113,24 @@ class Lookups:
         return reply
 
     def view(self, entry: Entry) -> Reply:
-        """A job as replies show it."""
+        """A job as replies show it; one whose subject is not allowed is shown as invalid, as it never runs."""
         job = entry.job
+        if job.invalid is None and (why := self._admission.policy.refusal(job.id)) is not None:
+            job = msgspec.structs.replace(job, invalid=why)
+        invalid = job.invalid is not None
         return job_view(
             job,
-            state=self._engine.state_of(entry),
-            next_run_ms=self._engine.next_run_ms(job.id),
+            state=self.state_of(entry),
+            next_run_ms=None if invalid else self._engine.next_run_ms(job.id),
             last_run_ms=self._engine.last_run_ms(job.id),
-            delivery_effective=None if job.invalid is not None else self._target.delivery_of(job),
+            delivery_effective=None if invalid else self._target.delivery_of(job),
         )
+
+    def state_of(self, entry: Entry) -> JobState:
+        """What the job is doing."""
+        if self._admission.policy.refusal(entry.job.id) is not None:
+            return JobState.INVALID
+        return self._engine.state_of(entry)
 
     def _entry(self, subject: str) -> Entry:
         entry = self._engine.table.get(subject)
@@ -149,7 +160,7 @@ def _cursor(text: str) -> int:
     return int(text)
 
 
-def _filters(request: ListRequest, engine: Deciding) -> list[Callable[[Entry], bool]]:
+def _filters(request: ListRequest, state_of: Callable[[Entry], JobState]) -> list[Callable[[Entry], bool]]:
     tests: list[Callable[[Entry], bool]] = []
     if request.pattern:
         hit = matcher(request.pattern)
@@ -163,5 +174,5 @@ def _filters(request: ListRequest, engine: Deciding) -> list[Callable[[Entry], b
         else:
             tests.append(lambda entry: name in entry.job.labels)
     if request.state is not None:
-        tests.append(lambda entry: engine.state_of(entry) is request.state)
+        tests.append(lambda entry: state_of(entry) is request.state)
     return tests
