@@ -15,6 +15,9 @@ import pytest
 from natscron.server import Server, ServerOptions
 from natscron.server.embedded import EmbeddedNats
 
+OURS = ("NATS", "INSTANCE_ID", "LOG_LEVEL", "MAKE", "MFLAGS", "PYTHON", "VENV", "TEST", "WORKERS", "RUN_ARGS")
+"""Beginnings of variables that our programs and our Makefile read, and that make hands on to what it starts."""
+
 
 @pytest.fixture(scope="session")
 def root() -> Path:
@@ -32,9 +35,7 @@ def free_port() -> int:
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """A reader's shell: our programs on the PATH, a home of its own, none of our variables."""
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("NATS", "INSTANCE_ID", "LOG_LEVEL"))
-    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
     return {**kept, "PATH": path, "HOME": str(tmp_path), "PYTHONUNBUFFERED": "1", "COLUMNS": "200", "NO_COLOR": "1"}
 

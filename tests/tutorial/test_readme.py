@@ -74,7 +74,7 @@ def pattern(lines: list[str]) -> re.Pattern[str]:
     return re.compile("".join(parts))
 
 
-def pip_install(command: str, root: Path) -> None:
+def pip_install(command: str, root: Path, _environment: dict[str, str]) -> None:
     """What would be installed has the extras that are named."""
     extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for requirement in shlex.split(command)[2:]:
@@ -83,21 +83,21 @@ def pip_install(command: str, root: Path) -> None:
         assert set((found.group(1) or "server").split(",")) <= set(extras)
 
 
-def files_exist(command: str, root: Path) -> None:
+def files_exist(command: str, root: Path, _environment: dict[str, str]) -> None:
     """The repository's files that are named exist."""
     paths = [word for word in shlex.split(command) if "/" in word and not word.startswith("/")]
     assert [path for path in paths if not (root / path).exists()] == []
 
 
-def make_test(command: str, root: Path) -> None:
+def make_test(command: str, root: Path, environment: dict[str, str]) -> None:
     """It would start pytest on all tests; running it here would never end."""
     shown = subprocess.run(  # noqa: S603 - the README's command
-        [*shlex.split(command), "--dry-run"], cwd=root, capture_output=True, text=True, check=True
+        [*shlex.split(command), "--dry-run"], cwd=root, env=environment, capture_output=True, text=True, check=True
     ).stdout
     assert re.search(r'-m pytest .*-m "not soak" +tests$', shown, re.MULTILINE)
 
 
-NOT_RUN: dict[str, Callable[[str, Path], None]] = {
+NOT_RUN: dict[str, Callable[[str, Path, dict[str, str]], None]] = {
     "pip install ": pip_install,
     "docker ": files_exist,
     "sudo ": files_exist,
@@ -155,7 +155,7 @@ class Reader:
         text = command.text
         for prefix, check in NOT_RUN.items():
             if command.text.startswith(prefix):
-                check(command.text, self._root)
+                check(command.text, self._root, self._environment)
                 return
         if text.startswith("export "):
             self._export(text)

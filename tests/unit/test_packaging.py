@@ -4,6 +4,8 @@ import ast
 import importlib
 import importlib.metadata
 import re
+import subprocess
+import sys
 import tomllib
 import zipfile
 from email.parser import Parser
@@ -70,6 +72,11 @@ def test_the_sdist_holds_what_is_needed_to_run_the_tests(tmp_path: Path) -> None
 def test_a_console_script_leads_to_a_function(script: str) -> None:
     module, _, function = project()["project"]["scripts"][script].partition(":")
     assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "natscron", "version"], capture_output=True, text=True, check=True)  # noqa: S603 - our own
+    assert done.stdout.split() == ["nats-cron", natscron.__version__]
 
 
 def test_development_dependencies_are_pinned_exactly() -> None:
