@@ -106,6 +106,18 @@ async def test_pages_cover_everything_once_and_each_fits_in_a_message(many: "Wor
     assert pages > 2
 
 
+async def test_a_pattern_that_deletes_more_than_a_reply_holds_says_how_many_names_are_missing(
+    make_world: "type[World]",
+) -> None:
+    world = make_world(max_reply=2000)
+    for n in range(300):
+        await world.body("jobs.create", job(f"some.longer.subject.{n}"))
+    reply = await world.body("jobs.delete.pattern", {"pattern": "some.>"})
+    assert reply["count"] == 300
+    assert 0 < len(reply["deleted"]) == 300 - reply["omitted"]
+    assert not world.store.rows
+
+
 async def test_filters_and_limits_work_together(many: "World") -> None:
     page = await many.body("jobs.list", {"label": "team=red", "limit": 3})
     assert [one["subject"] for one in page["jobs"]] == ["j.1", "j.3", "j.5"]

@@ -26,6 +26,7 @@ from natscron.errors import (
 from natscron.model import Job
 from natscron.server.admission import Admitted
 from natscron.server.context import Context
+from natscron.server.replies import encode
 from natscron.server.requests import PatternRequest, PauseRequest, SubjectRequest, read, revision_of
 from natscron.server.subjects import go_accepts, matcher
 
@@ -36,6 +37,8 @@ Reply: TypeAlias = dict[str, Any]
 
 _TRIES: Final = 5
 _DELETES_AT_ONCE: Final = 64
+_ROOM: Final = 1024
+"""Bytes of a reply that are not names."""
 _REVISION: Final = "expected_revision"
 
 
@@ -49,6 +52,7 @@ class Jobs:
         self._clock = context.clock
         self._fresh = context.fresh
         self._on_saved = context.on_saved
+        self._max_reply = context.max_reply
         self._creating = 0
 
     async def create(self, data: Input) -> Reply:
@@ -156,35 +160,46 @@ class Jobs:
         return {"status": "deleted"}
 
     async def delete_pattern(self, data: Input) -> Reply:
-        """Remove all jobs whose subject matches; ``{"count":0,"deleted":null}`` if there is none."""
+        """Remove all jobs whose subject matches; ``{"count":0,"deleted":null}`` if there is none.
+
+        Names that do not fit into one message are left out, and ``omitted`` says how many.
+        """
         hit = matcher(read(PatternRequest, data).pattern)
         await self._fresh.catch_up()
         names = [entry.job.id for entry in self._engine.table.entries() if hit(entry.job.id)]
-        gate = asyncio.Semaphore(_DELETES_AT_ONCE)
+        todo = iter(names)
         done: set[str] = set()
         failures: list[NatscronError] = []
 
-        async def remove(name: str) -> None:
-            async with gate:
+        async def remove_some() -> None:
+            for name in todo:
                 if failures:
                     return
                 try:
                     await self._store.delete_job(name)
                 except JobNotFoundError:
-                    return  # someone else was faster
+                    continue  # someone else was faster
                 except NatscronError as error:
                     failures.append(error)
                 else:
                     done.add(name)
 
-        await asyncio.gather(*(remove(name) for name in names))
+        await asyncio.gather(*(remove_some() for _ in range(min(_DELETES_AT_ONCE, len(names)))))
         deleted = [name for name in names if name in done]
         if failures:
             raise StorageError(
                 f"deleted {len(deleted)} of {len(names)} jobs ({', '.join(deleted[:100])}), then failed: "
                 f"{failures[0]}; the same call goes on with the rest"
             ) from failures[0]
-        return {"count": len(deleted), "deleted": deleted or None}
+        reply: Reply = {"count": len(deleted), "deleted": deleted or None}
+        room = self._max_reply() - _ROOM
+        for shown, name in enumerate(deleted):
+            room -= len(encode(name)) + 1
+            if room < 0:
+                reply["deleted"] = deleted[:shown]
+                reply["omitted"] = len(deleted) - shown
+                break
+        return reply
 
     def _admit(self, job: Job, verb: str, *, resolve: bool = True) -> Admitted:
         now_ms = self._clock.now_ms()

@@ -148,8 +148,8 @@ def _revision(entry: Entry) -> int:
 
 
 def _chunks(entries: list[Entry]) -> Iterator[list[Entry]]:
-    for start in range(0, len(entries), 2000):
-        yield entries[start : start + 2000]
+    for start in range(0, len(entries), _YIELD_EVERY):
+        yield entries[start : start + _YIELD_EVERY]
 
 
 def _cursor(text: str) -> int:
