@@ -75,7 +75,7 @@ def test_a_console_script_leads_to_a_function(script: str) -> None:
 
 
 def test_the_package_runs_as_a_module() -> None:
-    done = subprocess.run([sys.executable, "-m", "natscron", "version"], capture_output=True, text=True, check=True)  # noqa: S603 - our own
+    done = subprocess.run([sys.executable, "-m", "natscron", "version"], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["nats-cron", natscron.__version__]
 
 
