@@ -116,6 +116,20 @@ async def test_a_payload_arrives_as_it_was_given(client: Client, server: Server)
         assert (message.headers or {})["X-Team"] == "billing"
 
 
+@pytest.mark.parametrize("history", [True, False])
+async def test_records_are_kept_unless_the_settings_say_no(
+    nats_server: NatsServer, client: Client, *, history: bool
+) -> None:
+    messages = await client.subscribe("h.a")
+    async with Server(ServerOptions(nats_url=nats_server.url, history=history)) as server:
+        await server.create_job(job("h.a"))
+        await server.trigger_job("h.a")
+        await messages.next_msg(timeout=5)
+    # A clean stop has stored what was recorded.
+    info = await client.jetstream().stream_info("NATS_CRON_LOG")
+    assert (info.state.messages > 0) is history
+
+
 async def test_a_row_with_a_reserved_subject_is_listed_and_never_published(client: Client, server: Server) -> None:
     """Written past the API, as another client of the bucket could."""
     heard = await client.subscribe("nats-cron.jobs.>")

@@ -82,6 +82,21 @@ async def test_an_exception_in_a_callback_leaves_the_connection_alive(shared_nat
     await connection.close()
 
 
+async def test_a_flush_that_is_given_up_leaves_the_connection_hearing(connection: Connection) -> None:
+    for turns in range(6):
+        flush = asyncio.create_task(connection.flush())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        flush.cancel()
+        await asyncio.wait([flush])
+    await connection.flush()
+    heard = asyncio.Event()
+    await connection.subscribe("t.given.up", lambda _: heard.set())
+    await connection.publish("t.given.up")
+    async with asyncio.timeout(2):
+        await heard.wait()
+
+
 async def test_flush_proves_that_what_was_published_before_was_handled(
     shared_nats: NatsServer, connection: Connection
 ) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -11,10 +11,11 @@ from natscron import __version__
 from natscron.clock import Clock
 from natscron.config import Settings
 from natscron.engine.engine import Engine
+from natscron.engine.history import HistoryWriter
 from natscron.engine.options import EngineOptions
 from natscron.engine.table import Entry
 from natscron.errors import StorageError, StorageUnavailableError
-from natscron.model import Delivery, Job
+from natscron.model import Delivery, Job, Run
 from natscron.server.admission import Admission
 from natscron.server.api import Endpoint, endpoints
 from natscron.server.context import Context
@@ -117,6 +118,9 @@ class Parts:
         target = SubjectTarget(policy, streams)
         engine = self.engine = Engine(storage, target, clock, engine_options(settings), may_lead=go.may_lead)
 
+        if not settings.history.enabled:
+            engine.history = _NoHistory(storage)
+
         def forget(job_id: str, entry: Entry | None) -> None:
             if entry is None:
                 target.forget(job_id)
@@ -205,6 +209,16 @@ class Parts:
         if started:
             found.append(self.engine.stop(timeout_s))
         return found
+
+
+class _NoHistory(HistoryWriter):
+    """Keeps nothing, where the settings say so."""
+
+    def record(self, run: Run) -> None:
+        """Dropped."""
+
+    def record_all(self, runs: Sequence[Run]) -> None:
+        """Dropped."""
 
 
 def _handler(endpoint: Endpoint) -> Handler:

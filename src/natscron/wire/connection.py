@@ -34,7 +34,7 @@ from natscron.errors import (
     StorageUncertainError,
 )
 from natscron.wire.failures import NO_RESPONDERS, Message, NoRespondersError, status_of
-from natscron.wire.internals import Sink, WireClient, abort, enqueue, push_pending, stop_gently
+from natscron.wire.internals import Sink, WireClient, abort, enqueue, push_pending, round_trip, stop_gently
 from natscron.wire.line import REQUEST_TIMEOUT_S, Listener, Subscription
 from natscron.wire.options import ConnectOptions, Dial
 from natscron.wire.replies import Replies, decode_api
@@ -300,7 +300,7 @@ class Connection:
         push_pending(nc)  # the client writes its PING ahead of what is pending
         try:
             async with asyncio.timeout(timeout_s):
-                await nc.flush(timeout=max(1, int(timeout_s) + 1))
+                await round_trip(nc)
         except (TimeoutError, nats.errors.Error, OSError):
             raise StorageUncertainError(f"the server did not confirm within {timeout_s} s") from None
 

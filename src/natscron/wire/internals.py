@@ -6,6 +6,8 @@ What it needs and why:
   leader must know that a chunk has left before its trust ended, and must be able to throw away what has not.
 * *Delivery in the read loop.* The public callback is a coroutine behind a queue and a task for each subscription.
   :class:`Sink` stands in for the future that ``subscribe`` takes, and is called synchronously for every message.
+* *A flush that may be given up.* The client's own leaves a cancelled future behind, and the late PONG then ends its
+  read loop: the connection goes deaf, also that of a host application.
 * *Losing a connection quickly.* On an error the client closes its transport and waits until what is buffered is
   written; towards a host that fell silent this takes the kernel's quarter of an hour. We abort.
 * *TLS or nothing.* The client goes on without encryption when a ``tls://`` server does not offer it, and sends the
@@ -38,6 +40,7 @@ __all__ = [
     "drain",
     "enqueue",
     "push_pending",
+    "round_trip",
     "stop_gently",
     "tighten",
 ]
@@ -159,10 +162,26 @@ def tighten(nc: Client) -> None:
         transport.set_write_buffer_limits(high=0)
 
 
+class _Pong(asyncio.Future[None]):
+    """A future whose waiter may have gone: the client would end its read loop over one that is done already."""
+
+    def set_result(self, _: object) -> None:
+        """The PONG came, for whoever still waits."""
+        if not self.done():
+            super().set_result(None)
+
+
+async def round_trip(nc: Client) -> None:
+    """Send a PING and wait for its PONG. May be cancelled, unlike the client's own ``flush``."""
+    pong = _Pong()
+    await nc._send_ping(pong)  # noqa: SLF001 - see the module's opening
+    await pong
+
+
 def push_pending(nc: Client, data: bytes = b"") -> None:
     """Hand what the client has pending, then ``data``, to the transport, in one write.
 
-    The client's own ``flush`` writes its PING before what is pending; call this first.
+    A PING would overtake what is pending; call this first.
     """
     pending = nc._pending  # noqa: SLF001 - see the module's opening
     writer = _writer(nc)

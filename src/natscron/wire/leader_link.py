@@ -23,7 +23,17 @@ import nats.errors
 
 from natscron.errors import ConfigError, LeadershipLostError, StorageUnavailableError, StorageUncertainError
 from natscron.wire.failures import Message, status_of
-from natscron.wire.internals import LeaderClient, Sink, abort, buffered, discard, drain, push_pending, tighten
+from natscron.wire.internals import (
+    LeaderClient,
+    Sink,
+    abort,
+    buffered,
+    discard,
+    drain,
+    push_pending,
+    round_trip,
+    tighten,
+)
 from natscron.wire.line import REQUEST_TIMEOUT_S, Subscription
 from natscron.wire.publisher import encode, read_token, safe_token
 from natscron.wire.replies import PubAck, Replies, decode_ack, decode_api
@@ -215,7 +225,7 @@ class LeaderConnection:
         push_pending(self._client)
         try:
             async with asyncio.timeout(timeout_s):
-                await self._client.flush(timeout=max(1, int(timeout_s) + 1))
+                await round_trip(self._client)
         except (TimeoutError, nats.errors.Error, OSError):
             raise StorageUncertainError(f"the server did not confirm within {timeout_s} s") from None
         self._must_live()
