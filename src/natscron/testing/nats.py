@@ -56,14 +56,23 @@ def _polls() -> Iterator[None]:
 class NatsServer:
     """One server. ``config`` is text for its configuration file; ``args`` further arguments.
 
-    Use as a context manager, or call :meth:`start` and :meth:`kill`.
+    ``program`` is the path of another ``nats-server`` than the installed one. Use as a context manager, or call
+    :meth:`start` and :meth:`kill`.
     """
 
-    def __init__(
-        self, folder: Path, *, config: str = "", args: Sequence[str] = (), jetstream: bool = True, port: int = -1
+    def __init__(  # noqa: PLR0913 - each has a default, and few are given at once
+        self,
+        folder: Path,
+        *,
+        config: str = "",
+        args: Sequence[str] = (),
+        jetstream: bool = True,
+        port: int = -1,
+        program: str | None = None,
     ) -> None:
         self.folder = folder
         self.port = port
+        self._program = program or find_nats_server()
         self._config = config
         self._args = list(args)
         self._jetstream = jetstream
@@ -90,7 +99,7 @@ class NatsServer:
         ports = self.folder / "ports"
         shutil.rmtree(ports, ignore_errors=True)
         ports.mkdir()
-        command = [find_nats_server(), "-a", "127.0.0.1", "-p", str(self.port), "--ports_file_dir", str(ports)]
+        command = [self._program, "-a", "127.0.0.1", "-p", str(self.port), "--ports_file_dir", str(ports)]
         if self._jetstream:
             command += ["-js", "-sd", str(self.folder / "store")]
         if self._config:

@@ -1,0 +1,42 @@
+"""What the stories share: their jobs, and what has to hold at their end."""
+
+from typing import Any
+
+from natscron.testing.audit import Verdict
+from natscron.testing.fleet import Fleet
+
+CHUNK_RUNS = 256
+"""What one write may hold, and so what one crash may send a second time."""
+
+
+def every_second(count: int, *, delivery: str = "core") -> list[dict[str, Any]]:
+    """Half of them all at the full second, half spread over it."""
+    schedules = ({"cron": "* * * * * *"}, {"every": "1s"})
+    prefix = {"core": "core", "jetstream": "js"}[delivery]
+    return [
+        {"subject": f"{prefix}.j{n}", "schedule": schedules[n % 2], "delivery": delivery, "timeout": "30s"}
+        if delivery == "jetstream"
+        else {"subject": f"{prefix}.j{n}", "schedule": schedules[n % 2], "delivery": delivery}
+        for n in range(count)
+    ]
+
+
+async def assert_kept(fleet: Fleet, *, crashes: int = 0) -> Verdict:
+    """Nothing lost, nothing invented, no slot under two ids; repeats at most one write for each crash."""
+    verdict = await fleet.verdict()
+    print(verdict)
+    assert verdict.owed > 0
+    assert verdict.broken() == "", "\n".join(service.log[-4000:] for service in fleet.services.values())
+    assert verdict.copies <= crashes * CHUNK_RUNS
+    assert await fleet.stored_twice() == []
+    return verdict
+
+
+async def leaders(fleet: Fleet) -> list[str]:
+    """Who says last in its log that it leads."""
+    return [name for name, service in fleet.services.items() if service.running and _leads(service.log)]
+
+
+def _leads(log: str) -> bool:
+    ends = ("leadership lost", "lease released", "NATS Cron server starting")
+    return log.rfind('"msg":"leading"') > max(log.rfind(f'"msg":"{end}"') for end in ends)
