@@ -259,6 +259,16 @@ class Fleet:
             msg = f"no run after {instant_ms} of {sorted(waiting)[:5]} and {len(waiting)} in all\n{logs}"
             raise RuntimeError(msg) from None
 
+    async def passed_mark(self) -> None:
+        """Wait until the mark in the store has passed now: what was due before is decided, whatever happens next."""
+        now = self.clock.now_ms()
+        async with asyncio.timeout(_SETTLE_S):
+            while True:
+                mark = (await self.status())["mark"]
+                if mark is not None and text_to_ms(mark) > now:
+                    return
+                await asyncio.sleep(_POLL_S)
+
     async def verdict(self, *, timeout_s: float = 10.0) -> Verdict:
         """Let everything due by now arrive, then compare it with what was owed."""
         until = self.clock.now_ms()
