@@ -93,9 +93,9 @@ def server(session: Session, instance_id: str | None, log_level: str | None, rep
             "nats.replicas": "the flag --replicas",
         },
     )
-    from natscron.server.run import run_server  # noqa: PLC0415 - only a server loads the server
+    from natscron.server.run import serve  # noqa: PLC0415 - only a server loads the server
 
-    return _finished(run_server(settings))
+    return serve(settings)
 
 
 @click.command()

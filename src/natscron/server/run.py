@@ -3,15 +3,20 @@
 SIGTERM and SIGINT stop it in order (open runs are laid down, the lease is released, requests under way are finished),
 within the shutdown time-out, with exit code 0. A second signal ends the process at once with 1. A server that fails by
 itself ends the process with 1 and the reason: it never lives on without doing its work.
+
+The process is ours, so it is tuned for short pauses: uvloop where it is installed, and the garbage collector's full
+passes out of the way. With Python's own thresholds every 10,000 jobs cost a pause of 15 ms again and again; jobs are
+freed by their reference counts, and only cycles (tasks, exceptions) need the collector.
 """
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final
 
 from natscron import __version__
@@ -21,11 +26,30 @@ from natscron.server.app import Server
 from natscron.server.logs import configure_logging, redact
 from natscron.server.options import ServerOptions
 
-__all__ = ["run_server", "secrets_of", "until_signal"]
+__all__ = ["run_server", "secrets_of", "serve", "until_signal"]
 
 logger = logging.getLogger("natscron.server")
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_GC_THRESHOLDS: Final = (10_000, 50, 100)
+"""New containers before a young pass (at most 1 ms), young passes before a middle one, middle ones before a full one:
+a full pass comes after 50 million containers that were not freed by themselves."""
+
+
+def serve(settings: Settings) -> int:
+    """:func:`run_server` in a loop of its own, for a process that does nothing else. The exit code."""
+    gc.set_threshold(*_GC_THRESHOLDS)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(run_server(settings))
+
+
+def _loop_factory() -> "Callable[[], asyncio.AbstractEventLoop] | None":
+    try:
+        import uvloop  # noqa: PLC0415 - an extra
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
 
 
 async def run_server(settings: Settings) -> int:
@@ -53,6 +77,9 @@ async def _run(settings: Settings, stop: asyncio.Event) -> int:
         server = Server(ServerOptions(settings=settings))
         asked = await _start(server, stop)
         if not asked:
+            # What is loaded now stays: no later pass has to look at it.
+            gc.collect()
+            gc.freeze()
             await _either(server.wait(), stop)
         if stop.is_set():
             logger.info("Shutting down")
