@@ -87,7 +87,7 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Engine:
     """One instance. Start it once; stop is idempotent."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is wired to
         self,
         storage: Storage,
         target: Target,
@@ -95,6 +95,7 @@ class Engine:
         options: EngineOptions,
         *,
         may_lead: Callable[[], str | None] | None = None,
+        covered_until: Callable[[], Ms | None] | None = None,
     ) -> None:
         self.table = JobTable(options.min_interval_ns)
         self.history = HistoryWriter(storage)
@@ -105,6 +106,7 @@ class Engine:
         self._clock = clock
         self._options = options
         self._may_lead = may_lead or (lambda: None)
+        self._covered_until = covered_until or (lambda: None)
         self._observed = Observed()
         self._planner = Planner()
         self._warm = False
@@ -135,6 +137,7 @@ class Engine:
         self._watches = [jobs, state]
         await jobs.ready()
         await state.ready()
+        self._first_seq = self.table.seq
         if not self._observed.known:
             self._observed.saw(None, self._clock.trust_s())
         self._spawn(self._candidate(), "candidate")
@@ -246,7 +249,12 @@ class Engine:
         """Put a record into the history."""
         self.history.record(run)
 
-    async def trigger(self, job_id: str, payload: Any = msgspec.UNSET, key: str | None = None) -> str:
+    async def trigger(
+        self,
+        job_id: str,
+        payload: Any = msgspec.UNSET,  # noqa: ANN401 - any JSON value
+        key: str | None = None,
+    ) -> str:
         """Have a job run now, once; works on any instance. The run's id.
 
         ``key``: an idempotency key; the same key gives the same run, not another one. Raises JobNotFoundError.
@@ -364,6 +372,7 @@ class Engine:
         self._skew_reason = why
         self._skewed_until_s = self._clock.trust_s() + _SKEWED_PAUSE_S
 
+    _first_seq = 0
     _skew_reason = ""
     _term_lasted = False
     _stop_timeout_s = 30.0
@@ -416,7 +425,7 @@ class Engine:
         now = self._clock.now_ms()
         if current is None:
             # Nothing was decided before: what counts is what was stored or due since this instance started.
-            mark = Mark(instant_ms=min(self.started_at_ms, now), jobs_seq=self._first_seq(), note=NoteRef())
+            mark = Mark(instant_ms=min(self.started_at_ms, now), jobs_seq=self._first_seq, note=NoteRef())
             epoch, revision = 1, 0
             takeover: Ms | None = now
         else:
@@ -425,8 +434,9 @@ class Engine:
                 # The jobs' bucket was made anew: none of its rows was ever seen.
                 mark = msgspec.structs.replace(mark, jobs_seq=0)
             takeover = current.lease.takeover_ms
-            if takeover is None or mark.instant_ms > takeover:
-                takeover = now
+        mark = self._covered(mark, now)
+        if takeover is None or mark.instant_ms > takeover:
+            takeover = now
         lease = Lease(
             epoch=epoch, mark=mark, holder=self.holder, takeover_ms=takeover, duration_ms=self._options.lease_ms
         )
@@ -445,10 +455,15 @@ class Engine:
             return None
         return self._pulled_back(record), Trust(self._options.lease_ms / 1000, started), revision
 
-    def _first_seq(self) -> int:
-        return max(
-            (e.job.revision for e in self.table.entries() if e.job.updated_at_ms <= self.started_at_ms), default=0
-        )
+    def _covered(self, mark: Mark, now: Ms) -> Mark:
+        """The mark, behind what an instance that is not ours has run."""
+        until = self._covered_until()
+        if until is None or until <= mark.instant_ms:
+            return mark
+        until = min(until, now)
+        seen = max((e.job.revision for e in self.table.entries() if e.job.updated_at_ms <= until), default=0)
+        log.info("not running what was covered by others", extra={"until_ms": until})
+        return msgspec.structs.replace(mark, instant_ms=until, jobs_seq=max(mark.jobs_seq, seen))
 
     def _pulled_back(self, record: LeaseRecord) -> LeaseRecord:
         """A mark further in the future than the allowed skew, by our clock and the store's, is set back to now."""

@@ -9,11 +9,12 @@ delays it, becomes a run record.
   :data:`ACK_WAIT_MS`, and every refusal that may pass, is sent again under the same id.
 
 A flight whose slot the mark is about to pass is laid down as an open row first. A successor that finds the row sends a
-``jetstream`` run again (the stream knows its id), and treats a ``request`` as running until its deadline; if the history
-has no end of it then, its outcome is unknown and the retry policy decides. Nothing here is unbounded: every flight has a deadline, and rows are
-laid down :data:`ROWS_MAX` at a time, behind which the mark waits.
+``jetstream`` run again (the stream knows its id), and treats a ``request`` as running until its deadline; if the
+history has no end of it then, its outcome is unknown and the retry policy decides. Nothing here is unbounded: every
+flight has a deadline, and rows are laid down :data:`ROWS_MAX` at a time, behind which the mark waits.
 """
 
+import asyncio
 import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -135,6 +136,7 @@ class Flights:
         self._find_job = find_job
         self._instance = instance
         self._epoch = epoch
+        self._empty = asyncio.Event()
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._by_id: dict[str, Flight] = {}
         self._per_job: dict[str, int] = {}
@@ -158,6 +160,17 @@ class Flights:
         while timers and timers[0][3] != timers[0][2].version:
             heapq.heappop(timers)
         return timers[0][0] if timers else None
+
+    async def landed(self, cut: asyncio.Event) -> None:
+        """Wait until none is on its way any more, or ``cut`` is set."""
+        waits = [asyncio.ensure_future(self._empty.wait()), asyncio.ensure_future(cut.wait())]
+        try:
+            if self._by_id:
+                self._empty.clear()
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     def sent(self, flight: Flight, now_ms: Ms) -> None:
         """The present try was handed over at ``now_ms``."""
@@ -315,6 +328,8 @@ class Flights:
             del self._per_job[flight.job.id]
         if flight.row is not None:
             self.closed_rows.append(flight.run_id)
+        if not self._by_id:
+            self._empty.set()
 
     def _run(self, flight: Flight, outcome: Outcome, now_ms: Ms, status: RunStatus) -> Run:
         started = flight.started_ms or None

@@ -1,6 +1,8 @@
 """History, written behind: what happened is recorded without ever delaying what happens next.
 
-Records queue here and one task stores them in batches, a little later than they came, so that a burst leaves first.
+Records queue here and one task stores them in batches, a little later than they came. A burst leaves first: while more
+than :data:`_BURST` are queued and more keep coming, the task waits, :data:`_QUIET_MAX_S` at most, and what was sent in
+one chunk is queued as one item whose records are made when they are stored (:meth:`HistoryWriter.record_later`).
 The store refusing or away: the batch is tried again, at growing distances up to :data:`_RETRY_MAX_S`, for as long as
 the process lives. The queue is bounded: past :data:`QUEUE_MAX` records the oldest are dropped, counted in
 :attr:`HistoryWriter.dropped`, said in the log and in one record of the service's own when the store is back.
@@ -10,8 +12,10 @@ A process that is killed loses what is queued; a clean stop stores it.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
+
+import msgspec
 
 from natscron.errors import StorageError
 from natscron.model import Run, RunStatus
@@ -22,9 +26,19 @@ log = logging.getLogger("natscron.history")
 QUEUE_MAX: Final = 100_000
 _BATCH: Final = 256
 _DELAY_S: Final = 0.05
+_BURST: Final = 512
+_QUIET_S: Final = 0.1
+_QUIET_MAX_S: Final = 0.5
 _RETRY_FIRST_S: Final = 0.1
 _RETRY_MAX_S: Final = 5.0
 _OPEN: Final = frozenset({RunStatus.PENDING, RunStatus.RUNNING})
+
+
+class _Later(msgspec.Struct, frozen=True):
+    """Records that are not made yet: how many, and how."""
+
+    count: int
+    make: Callable[[], Sequence[Run]]
 
 
 class HistoryWriter:
@@ -33,7 +47,8 @@ class HistoryWriter:
     def __init__(self, store: ExecutionStore) -> None:
         self.dropped = 0
         self._store = store
-        self._queue: deque[Run] = deque()
+        self._queue: deque[Run | _Later] = deque()
+        self._queued = 0
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -51,23 +66,29 @@ class HistoryWriter:
     def record(self, run: Run) -> None:
         """Queue one record."""
         self._queue.append(run)
-        self._admitted()
+        self._admitted(1)
 
     def record_all(self, runs: Sequence[Run]) -> None:
         """Queue several records."""
         self._queue.extend(runs)
-        self._admitted()
+        self._admitted(len(runs))
 
-    def _admitted(self) -> None:
-        over = len(self._queue) - QUEUE_MAX
-        if over > 0:
+    def record_later(self, count: int, make: Callable[[], Sequence[Run]]) -> None:
+        """Queue ``count`` records that ``make`` makes when they are stored; it must not fail."""
+        self._queue.append(_Later(count, make))
+        self._admitted(count)
+
+    def _admitted(self, count: int) -> None:
+        self._queued += count
+        if self._queued > QUEUE_MAX:
             if not self.dropped:
                 log.error(
                     "history is not being stored fast enough: dropping the oldest records", extra={"queue": QUEUE_MAX}
                 )
-            for _ in range(over):
-                self._queue.popleft()
-            self.dropped += over
+            while self._queued > QUEUE_MAX:
+                gone = _count(self._queue.popleft())
+                self._queued -= gone
+                self.dropped += gone
         self._idle.clear()
         self._wake.set()
 
@@ -85,7 +106,7 @@ class HistoryWriter:
         if self._task is None:
             return
         if not await self.flush(timeout_s):
-            log.warning("history: records not stored at stop", extra={"records": len(self._queue)})
+            log.warning("history: records not stored at stop", extra={"records": self._queued})
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._task = None
@@ -95,11 +116,30 @@ class HistoryWriter:
             await self._wake.wait()
             self._wake.clear()
             await asyncio.sleep(_DELAY_S)
+            await self._until_quiet()
             while self._queue:
-                batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
-                await self._store_one(batch)
+                await self._store_one(self._batch())
                 await asyncio.sleep(0)
             self._idle.set()
+
+    async def _until_quiet(self) -> None:
+        waited_s, before = 0.0, 0
+        while before != self._queued > _BURST and waited_s < _QUIET_MAX_S:
+            before = self._queued
+            await asyncio.sleep(_QUIET_S)
+            waited_s += _QUIET_S
+
+    def _batch(self) -> list[Run]:
+        """The oldest records, :data:`_BATCH` of them and what comes along in one item."""
+        batch: list[Run] = []
+        while self._queue and len(batch) < _BATCH:
+            item = self._queue.popleft()
+            self._queued -= _count(item)
+            if isinstance(item, _Later):
+                batch.extend(item.make())
+            else:
+                batch.append(item)
+        return batch
 
     async def _store_one(self, batch: list[Run]) -> None:
         delay = _RETRY_FIRST_S
@@ -112,3 +152,7 @@ class HistoryWriter:
                 delay = min(delay * 2, _RETRY_MAX_S)
             else:
                 return
+
+
+def _count(item: "Run | _Later") -> int:
+    return item.count if isinstance(item, _Later) else 1

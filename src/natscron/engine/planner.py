@@ -25,12 +25,14 @@ from natscron.policy import catchup
 from natscron.schedule import Schedule, compile_schedule
 
 _NEVER: Final[Ms] = -(1 << 62)
+_DEAD_KEPT: Final = 1_024
+"""The heap is cleared of dead cursors when there are more than this, and more than the live ones."""
 
 
 class Cursor:
     """A stretch of one job's schedule with undecided slots: after ``after``, up to ``until`` (None: open)."""
 
-    __slots__ = ("after", "alive", "entry", "schedule", "shadow", "shadow_from", "shadow_until", "until")
+    __slots__ = ("after", "alive", "entry", "next_ms", "schedule", "shadow", "shadow_from", "shadow_until", "until")
 
     def __init__(self, entry: Entry, schedule: Schedule, after: Ms, until: Ms | None) -> None:
         self.entry = entry
@@ -38,6 +40,8 @@ class Cursor:
         self.after = after
         self.until = until
         self.alive = True
+        self.next_ms: Ms | None = None
+        """The slot that lies in the heap; all before it were yielded."""
         self.shadow: Schedule | None = None
         self.shadow_from = self.shadow_until = _NEVER
 
@@ -136,7 +140,7 @@ def cursors_of(entry: Entry, mark: Mark) -> list[Cursor]:
     if entry.schedule is None:
         return []
     job = entry.job
-    if not job.previous and job.counts_from.seq <= mark.jobs_seq:
+    if not job.previous and job.counts_from.seq <= mark.jobs_seq and job.counts_from.at_ms <= mark.instant_ms:
         # By far the most frequent case, kept short.
         return [] if job.paused else [Cursor(entry, entry.schedule, mark.instant_ms, None)]
     versions = _timeline(entry)
@@ -144,12 +148,13 @@ def cursors_of(entry: Entry, mark: Mark) -> list[Cursor]:
     compiled = [_compiled(entry, v.spec, present=i == len(versions) - 1) for i, v in enumerate(versions)]
     result: list[Cursor] = []
     for i, (version, schedule) in enumerate(zip(versions, compiled, strict=True)):
-        if schedule is None or i < known:
+        if schedule is None:
             continue
-        if i == known:
-            after = max(mark.instant_ms, version.since.at_ms)
-        else:
-            after = _floor(entry, versions, i, schedule)
+        after = _floor(entry, versions, i, schedule)
+        if i <= known:
+            # Normally nothing is left of the versions before the known one. But a leader whose clock is behind the
+            # store's may have seen a write from its own future, before which slots of the old version are undecided.
+            after = max(mark.instant_ms, after)
         if version.until is not None and version.until <= after:
             continue
         cursor = Cursor(entry, schedule, after, version.until)
@@ -210,7 +215,7 @@ class Planner:
             cursor.alive = False
             self._dead += 1
         self._unseen.pop(job_id, None)
-        if self._dead > 1024 and self._dead * 2 > len(self._heap):
+        if self._dead > _DEAD_KEPT and self._dead * 2 > len(self._heap):
             self._heap = [item for item in self._heap if item[2].alive]
             heapq.heapify(self._heap)
             self._dead = 0
@@ -234,6 +239,7 @@ class Planner:
             if cursor.entry.job.id in self._unseen:
                 # Its slots before the mark are undecided: out of the heap until it is put again.
                 continue
+            cursor.after = max(cursor.after, mark.instant_ms)
             self._push(cursor, mark.instant_ms)
 
     def restart(self, mark: Mark) -> None:
@@ -278,6 +284,8 @@ class Planner:
                     other.alive = False
                 continue
             due.append(Due(first, first, cursor))
+            # Decided: a catch-up must not reach back to it.
+            cursor.after = max(cursor.after, first)
             self._push(cursor, first)
         for job_id in late:
             self._catch_up(job_id, now_ms, reference, grace_floor_ms, due, missed)
@@ -285,14 +293,12 @@ class Planner:
             due.sort(key=lambda d: d.due_ms)
         following = self.next_due()
         more = following is not None and following <= now_ms
-        instant = following - 1 if more and following is not None else now_ms
-        self.decide(
-            msgspec.structs.replace(
-                self.decided,
-                instant_ms=max(instant, self.decided.instant_ms),
-                jobs_seq=max(jobs_seq, self.decided.jobs_seq),
-            )
-        )
+        instant = max(following - 1 if more and following is not None else now_ms, self.decided.instant_ms)
+        # The mark lies ahead of this clock, and a change that its maker had not seen has slots before it: until these
+        # are taken, nobody may believe that the change was decided.
+        whole = following is None or following > instant
+        seq = max(jobs_seq, self.decided.jobs_seq) if whole else self.decided.jobs_seq
+        self.decide(msgspec.structs.replace(self.decided, instant_ms=instant, jobs_seq=seq))
         return Window(tuple(due), tuple(missed), more)
 
     def take_ahead(self, until_ms: Ms, limit: int) -> list[Due]:
@@ -301,13 +307,14 @@ class Planner:
         They are undecided until their instant: the caller leaves out those whose cursor is no longer alive then.
         """
         ahead: list[Due] = []
-        while len(ahead) < limit and (first := self.next_due()) is not None and first <= until_ms:
+        mark = self.decided.instant_ms
+        while len(ahead) < limit and (first := self.next_due()) is not None and mark < first <= until_ms:
             _, _, cursor = heapq.heappop(self._heap)
             ahead.append(Due(first, first, cursor))
             self._push(cursor, first)
         return ahead
 
-    def _catch_up(
+    def _catch_up(  # noqa: PLR0913, PLR0917 - the state of one take, handed on
         self, job_id: str, now_ms: Ms, reference: Ms, grace_floor_ms: Ms, due: list[Due], missed: list[Missed]
     ) -> None:
         """Decide a job's slots at or before ``now_ms`` together, and put its cursors behind it."""
@@ -315,7 +322,7 @@ class Planner:
         entry = old[0].entry
         policy: CatchUp = entry.job.catchup
         boundary = reference - max(policy.grace_ms, grace_floor_ms)
-        fresh = [_renewed(c) for c in old]
+        fresh = [_renewed(c, c.next_ms) for c in old if c.next_ms is not None]
         self._cursors[job_id] = fresh
         young = any((s := c.next_after(boundary)) is not None and s <= now_ms for c in fresh)
         plan = catchup.plan(fresh, policy, reference_ms=reference, boundary_ms=boundary, young_due=young)
@@ -323,10 +330,11 @@ class Planner:
         due.extend(Due(slot, slot, fresh[-1], Trigger.CATCHUP) for slot in plan.run)
         for cursor in fresh:
             # Slots within the grace stay in the heap: the caller takes them in time order.
+            cursor.after = max(cursor.after, boundary)
             self._push(cursor, boundary)
 
     def _push(self, cursor: Cursor, after: Ms) -> None:
-        slot = cursor.next_after(after)
+        slot = cursor.next_ms = cursor.next_after(after)
         if slot is not None:
             self._order += 1
             heapq.heappush(self._heap, (slot, self._order, cursor))
@@ -338,7 +346,8 @@ class Planner:
             self._dead = max(0, self._dead - 1)
 
 
-def _renewed(cursor: Cursor) -> Cursor:
-    twin = Cursor(cursor.entry, cursor.schedule, cursor.after, cursor.until)
+def _renewed(cursor: Cursor, first: Ms) -> Cursor:
+    """The same stretch from ``first`` on, its slot that comes next."""
+    twin = Cursor(cursor.entry, cursor.schedule, first - 1, cursor.until)
     twin.shadow, twin.shadow_from, twin.shadow_until = cursor.shadow, cursor.shadow_from, cursor.shadow_until
     return twin

@@ -19,7 +19,6 @@ from typing import Final
 
 import msgspec
 
-from natscron.clock import Clock
 from natscron.engine.term import Term
 from natscron.engine.trust import read
 from natscron.errors import LeadershipLostError, StorageError, StorageUncertainError, WrongRevisionError
@@ -43,7 +42,7 @@ class Renewal:
         self.mark = record.lease.mark
         """The mark that is in the store."""
         self._term = term
-        self._clock: Clock = term.clock
+        self._clock = term.clock
         self._holder = holder
         self._lease = record.lease
         self._revision = record.revision
@@ -60,11 +59,14 @@ class Renewal:
 
     async def run(self) -> None:
         """Renew until stopped. Raises LeadershipLostError."""
+        # The first time soon: what was caught up with stays decided, also if this leader does not live for long.
+        pause_s = self._every_s / 4
         while not self._stop.is_set():
             try:
-                async with asyncio.timeout(self._every_s):
+                async with asyncio.timeout(pause_s):
                     await self._stop.wait()
             except TimeoutError:
+                pause_s = self._every_s
                 await self.renew(self._holder)
                 await self._look_around()
 

@@ -17,19 +17,23 @@ the answers still awaited, as long as the caller allows.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import msgspec
 
+from natscron import ids
 from natscron.clock import Clock
 from natscron.engine.alarm import Alarm
 from natscron.engine.flights import Flight, Flights
 from natscron.engine.history import HistoryWriter
 from natscron.engine.journal import CHUNK_BYTES, CHUNK_RUNS, Chunk, Journal, Ready
 from natscron.engine.lateness import Lateness
+from natscron.engine.missed import without_sent
 from natscron.engine.options import EngineOptions
 from natscron.engine.planner import Due, Missed, Planner
 from natscron.engine.stage import STAGED_MAX, Encoder, Stage
@@ -95,7 +99,7 @@ class Term:
         self.flights = Flights(
             target, history.record, self._find_job, instance=options.instance, epoch=record.lease.epoch
         )
-        self.confirmed: Mark = msgspec.structs.replace(record.lease.mark, note=NoteRef(record.lease.epoch, 0))
+        self.confirmed: Mark = record.lease.mark
         """How far the mark may move: all notes up to here are stored."""
         self._target = target
         self._history = history
@@ -109,6 +113,12 @@ class Term:
         self._beside: set[asyncio.Task[None]] = set()
         self._sent = {run_id: note.stored_at_ms for note in snapshot.notes for run_id in note.run_ids}
         self._rows_known = {row.run_id for row in snapshot.rows}
+        # A run id begins with its slot; a leader whose clock was ahead had sent slots after ours.
+        slots = [ids.ulid_time_ms(run_id) for run_id in self._sent]
+        slots.extend(row.scheduled_at_ms for row in snapshot.rows)
+        self._inherited_until = max(slots, default=0)
+        self._inherited_note = record.lease.mark.note
+        self._began_with = record.lease.mark
         for row in snapshot.rows:
             self.row_seen(row)
 
@@ -179,10 +189,9 @@ class Term:
             window = self.planner.take(
                 now, self.table.seq, reference_ms=self._reference(), grace_floor_ms=floor, limit=_SLICE * 8
             )
-            for missed in window.missed:
-                self._history.record(self._missed(missed))
-            if staged or window.due:
-                await self._send(staged, window.due)
+            due = [*self._missed(window.missed), *window.due]
+            if staged or due:
+                await self._send(staged, due)
             self._windows.append((self.journal.last_n, self.planner.decided))
             self._confirm()
             await self._tries(now)
@@ -201,7 +210,7 @@ class Term:
         planned = self.planner.next_due()
         if (
             planned is not None
-            and now < planned <= now + _AHEAD_MS
+            and max(now, self.planner.decided.instant_ms) < planned <= now + _AHEAD_MS
             and wake - now > _SLACK_MS
             and len(self._stage) < STAGED_MAX
         ):
@@ -245,7 +254,7 @@ class Term:
         self.flights.taken_over(flight, flight.deadline_ms)
         return False
 
-    async def _send(self, staged: list[Ready], due: tuple[Due, ...]) -> None:
+    async def _send(self, staged: list[Ready], due: list[Due]) -> None:
         """Hand over a window in chunks: first what is encoded already, then the rest as it is encoded."""
         chunk: list[Ready] = []
         size = 0
@@ -359,19 +368,23 @@ class Term:
     def _stored(self, chunk: Chunk) -> None:
         """A note is stored: its core runs are sent, and the mark may follow."""
         core = [run for run in chunk.runs if run.delivery is Delivery.CORE]
-        self._history.record_all([self._core_run(run.cursor.entry.job, run.run_id, run, chunk.sent_ms) for run in core])
+        sent_ms = chunk.sent_ms
+        if core:
+            self._history.record_later(
+                len(core),
+                lambda: [self._core_run(run.cursor.entry.job, run.run_id, run, sent_ms) for run in core],
+            )
         self._confirm()
 
     def _confirm(self) -> None:
         windows = self._windows
         while windows and windows[0][0] <= self.journal.stored_n:
             n, mark = windows.popleft()
-            self.confirmed = msgspec.structs.replace(mark, note=NoteRef(self.lease.epoch, n))
-        takeover = self.lease.takeover_ms
-        if self._sent and (takeover is None or self.confirmed.instant_ms > takeover + self.options.max_skew_ms):
-            # No slot after that can stand in the journal of the leader before us.
-            self._sent = {}
-            self._rows_known = set()
+            if mark.instant_ms >= self._inherited_until:
+                self._sent, self._rows_known = {}, set()
+            # As long as a slot after the mark may stand in the journal before ours, a successor must read that too.
+            note = self._inherited_note if self._sent else NoteRef(self.lease.epoch, n)
+            self.confirmed = msgspec.structs.replace(mark, note=note)
 
     def _find_job(self, job_id: str) -> Job | None:
         entry = self.table.get(job_id)
@@ -402,17 +415,31 @@ class Term:
             instance=self.options.instance,
         )
 
-    def _missed(self, missed: Missed) -> Run:
-        skipped = missed.skipped
-        return Run(
-            job=missed.entry.job.id,
-            status=RunStatus.SKIPPED,
-            reason=skipped.reason,
-            from_ms=skipped.from_ms,
-            to_ms=skipped.to_ms,
-            count=skipped.count,
-            instance=self.options.instance,
-        )
+    def _missed(self, ranges: tuple[Missed, ...]) -> list[Due]:
+        """Record what was not run; what the leader before us sent after its mark is not that, and returned."""
+        sent: list[Due] = []
+        for missed in ranges:
+            job, left = missed.entry.job, [missed.skipped]
+            if self._sent:
+                was_sent = partial(self._was_sent, job)
+                found, left = without_sent(missed, self._began_with, was_sent, until_ms=self._inherited_until)
+                sent += found
+            for skipped in left:
+                self._history.record(
+                    Run(
+                        job=job.id,
+                        status=RunStatus.SKIPPED,
+                        reason=skipped.reason,
+                        from_ms=skipped.from_ms,
+                        to_ms=skipped.to_ms,
+                        count=skipped.count,
+                        instance=self.options.instance,
+                    )
+                )
+        return sent
+
+    def _was_sent(self, job: Job, slot_ms: Ms) -> bool:
+        return self._encoder.run_id(job, slot_ms) in self._sent
 
     # The end.
 
@@ -423,10 +450,9 @@ class Term:
 
     async def drain(self, timeout_s: float) -> None:
         """After the lease was released: wait for answers, at most ``timeout_s``, and delete the rows they close."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + timeout_s
-        while len(self.flights) and loop.time() < end and not self.link.broken.is_set():
-            await asyncio.sleep(0.02)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self.flights.landed(self.link.broken)
         await self.delete_closed_rows()
 
     async def delete_closed_rows(self) -> None:

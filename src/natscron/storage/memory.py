@@ -9,6 +9,7 @@ cutting the link throws away what has not arrived. That is the order and the pre
 """
 
 import asyncio
+import contextlib
 import contextvars
 import itertools
 from collections import deque
@@ -64,9 +65,9 @@ class MemoryCluster:
         self.runs: dict[str, deque[Run]] = {}
         self.on_message = on_message or (lambda _message: None)
         self._runs_per_job = runs_per_job
-        self.job_watches: set[_JobWatch] = set()
-        self.state_watches: set[_StateWatch] = set()
-        self.run_watches: set[_RunWatch] = set()
+        self.job_watches: dict[_JobWatch, None] = {}
+        self.state_watches: dict[_StateWatch, None] = {}
+        self.run_watches: dict[_RunWatch, None] = {}
 
     def ensure_up(self) -> None:
         """Raise StorageUnavailableError while the cluster is down."""
@@ -192,14 +193,14 @@ class _JobWatch(_Watch):
         self._sink = sink
 
     def _replay(self) -> None:
-        self._cluster.job_watches.add(self)
+        self._cluster.job_watches[self] = None
         self._sink.reset()
         for key, (row, stamp) in list(self._cluster.jobs.items()):
             self._hand_over(key, row, stamp)
         self._sink.complete(self._cluster.jobs_seq)
 
     def _leave(self) -> None:
-        self._cluster.job_watches.discard(self)
+        self._cluster.job_watches.pop(self, None)
 
     def send(self, key: str, row: bytes | None, stamp: Stamp) -> None:
         def hand_over() -> None:
@@ -222,7 +223,7 @@ class _StateWatch(_Watch):
 
     def _replay(self) -> None:
         cluster = self._cluster
-        cluster.state_watches.add(self)
+        cluster.state_watches[self] = None
         for node, seen in list(cluster.nodes.values()):
             self._sink.node(node, seen)
         for row, seq in list(cluster.rows.values()):
@@ -231,7 +232,7 @@ class _StateWatch(_Watch):
             self._sink.lease(cluster.lease)
 
     def _leave(self) -> None:
-        self._cluster.state_watches.discard(self)
+        self._cluster.state_watches.pop(self, None)
 
     def send(self, change: Callable[[StateSink], None]) -> None:
         self._later(lambda: change(self._sink))
@@ -244,10 +245,10 @@ class _RunWatch(_Watch):
         self._fn = fn
 
     def _replay(self) -> None:
-        self._cluster.run_watches.add(self)
+        self._cluster.run_watches[self] = None
 
     def _leave(self) -> None:
-        self._cluster.run_watches.discard(self)
+        self._cluster.run_watches.pop(self, None)
 
     def send(self, run: Run) -> None:
         if self._job in (None, run.job):
@@ -263,7 +264,7 @@ class MemoryLink(LeaderLink):
         self._cluster = cluster
         self._on_reply = on_reply
         self._writes: deque[Callable[[], object]] = deque()
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], None] = {}
         self._moving = False
         # Written bytes travel without the writer; answers arrive on its behalf.
         self._context = contextvars.copy_context()
@@ -292,8 +293,8 @@ class MemoryLink(LeaderLink):
             self._write(lambda row=row: self._cluster.put_open(row))  # type: ignore[misc]
         if run_ids:
             self._write(lambda: self._cluster.put_note(note, run_ids))
-        self._waiting.add(future)
-        future.add_done_callback(self._waiting.discard)
+        self._waiting[future] = None
+        future.add_done_callback(lambda answered: self._waiting.pop(answered, None))
         self._write(lambda: None if future.done() else future.set_result(None))
         return future
 
@@ -370,8 +371,9 @@ class MemoryLink(LeaderLink):
 
     async def close(self) -> None:
         """Let what is queued arrive, then cut."""
-        while self._writes and not self.broken.is_set():
-            await asyncio.sleep(self.latency_s)
+        if self._writes and not self.broken.is_set():
+            with contextlib.suppress(LeadershipLostError):
+                await self._ordered(lambda: None)
         self.abort()
 
     def _ensure_whole(self) -> None:
@@ -403,8 +405,8 @@ class MemoryLink(LeaderLink):
         """Run ``fn`` at the cluster after everything queued before, and bring its result back."""
         self._ensure_whole()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(done)
-        done.add_done_callback(self._waiting.discard)
+        self._waiting[done] = None
+        done.add_done_callback(lambda answered: self._waiting.pop(answered, None))
         result: list[T] = []
         failure: list[Exception] = []
 

@@ -7,8 +7,9 @@ would wait for ever; that is reported as :class:`DeadlockError` instead. Real so
 import asyncio
 import contextvars
 import selectors
+import weakref
 from collections import defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -24,19 +25,33 @@ class DeadlockError(RuntimeError):
     """Nothing is ready and no timer is set: the test would wait for ever."""
 
 
+class LivelockError(RuntimeError):
+    """Callbacks keep each other busy and no time passes: a busy loop."""
+
+
+TURNS_MAX = 200_000
+"""Loop turns without any time passing, after which the loop is taken to be stuck."""
+
+
 class _Selector(selectors.SelectSelector):
     """Never waits; tells the loop how long it was asked to."""
 
     def __init__(self, loop: "VirtualLoop") -> None:
         super().__init__()
         self._loop = loop
+        self._turns = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         found = super().select(0)
         if not found:
             if timeout is None:
                 raise DeadlockError("nothing is ready and no timer is set")
-            self._loop.advance(timeout)
+            self._turns = self._turns + 1 if timeout <= 0 else 0
+            if self._turns > TURNS_MAX:
+                self._turns = 0
+                busy = [repr(task) for task in asyncio.all_tasks(self._loop)]
+                raise LivelockError("no time passes; tasks: " + "; ".join(busy))
+            self._loop.advance(max(timeout, 0))
         return found
 
 
@@ -45,9 +60,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._now_s = 0.0
-        self._frozen: defaultdict[str, list[tuple[Callable[..., object], tuple[Any, ...], contextvars.Context | None]]]
+        self._frozen: defaultdict[
+            str, list[tuple[Callable[..., object], tuple[object, ...], contextvars.Context | None]]
+        ]
         self._frozen = defaultdict(list)
         self._suspended: set[str] = set()
+        self._hosts: weakref.WeakKeyDictionary[asyncio.Task[Any], str] = weakref.WeakKeyDictionary()
         super().__init__(_Selector(self))
 
     # What runs on behalf of a suspended host waits until the host is resumed, in order: a stopped process.
@@ -62,18 +80,30 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         for callback, args, context in self._frozen.pop(host, ()):
             self.call_soon(callback, *args, context=context)
 
-    def drop(self, host: str) -> None:
-        """A suspended host dies: what waited for it never runs."""
-        self._frozen.pop(host, None)
+    def tasks_of(self, host: str) -> list[asyncio.Task[Any]]:
+        """The host's unfinished tasks."""
+        return [task for task, owner in self._hosts.items() if owner == host and not task.done()]
 
-    def call_soon(  # type: ignore[override]
-        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    def create_task(
+        self,
+        coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
+        *,
+        name: object = None,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Task[T]:
+        """As the base class; notes whose task it is."""
+        task: asyncio.Task[T] = super().create_task(coro, name=name, context=context)
+        self._hosts[task] = HOST.get() if context is None else context.get(HOST, "")
+        return task
+
+    def call_soon(
+        self, callback: Callable[..., object], *args: object, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         """As the base class; suspended hosts' callbacks wait."""
         return super().call_soon(self._gate(callback, context), *args, context=context)
 
     def call_at(  # type: ignore[override]
-        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self, when: float, callback: Callable[..., object], *args: object, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         """As the base class; suspended hosts' callbacks wait."""
         return super().call_at(when, self._gate(callback, context), *args, context=context)
@@ -83,7 +113,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if not host:
             return callback
 
-        def gated(*args: Any) -> None:
+        def gated(*args: object) -> None:
             if host in self._suspended:
                 self._frozen[host].append((callback, args, context))
             else:
