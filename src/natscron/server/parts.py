@@ -220,6 +220,9 @@ class _NoHistory(HistoryWriter):
     def record_all(self, runs: Sequence[Run]) -> None:
         """Dropped."""
 
+    def record_later(self, count: int, make: Callable[[], Sequence[Run]]) -> None:
+        """Dropped."""
+
 
 def _handler(endpoint: Endpoint) -> Handler:
     async def handle(request: Request) -> bytes:

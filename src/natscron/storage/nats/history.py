@@ -26,6 +26,7 @@ from natscron.wire.connection import Connection
 from natscron.wire.consumer import Start, Watch
 from natscron.wire.failures import ApiError
 from natscron.wire.kv import NO_MESSAGE, entry_of
+from natscron.wire.publisher import encode
 from natscron.wire.reading import Entry, read_range
 from natscron.wire.window import PublishWindow
 
@@ -36,7 +37,8 @@ __all__ = ["NatsHistory"]
 
 logger = logging.getLogger("natscron.storage")
 
-CHUNK: Final = 128
+CHUNK: Final = 64
+"""Records for one acknowledgement, and between two turns for others: about half a millisecond of work."""
 SCAN_LIMIT: Final = 200_000
 FIRST_WINDOW: Final = 512
 MAX_WINDOW: Final = 20_000
@@ -44,6 +46,8 @@ MAX_LIMIT: Final = 10_000
 MAX_RECORD: Final = 65_536
 """Bytes of a record; beyond it, its result and its error are cut to :data:`MAX_TEXT` characters each."""
 MAX_TEXT: Final = 4_096
+SHORT: Final = 4_096
+"""Bytes of a record that goes the short way; longer ones wait for room in the client's own buffer."""
 
 SKEW_MS: Final[Ms] = 60_000
 """How far an instance's clock may be behind the store's for its records to be found by their own time."""
@@ -86,8 +90,9 @@ class NatsHistory:
             for begin in range(0, len(runs), CHUNK):
                 chunk = runs[begin : begin + CHUNK]
                 for run in chunk[:-1]:
-                    await self._connection.publish(self._subject(run.job), _bounded(run))
+                    await self._publish(self._subject(run.job), _bounded(run))
                 waiting.append(await self._window.publish(self._subject(chunk[-1].job), _bounded(chunk[-1])))
+                await asyncio.sleep(0)
             for future in waiting:
                 await asyncio.shield(future)
         except StorageError as error:
@@ -95,6 +100,12 @@ class NatsHistory:
             raise StorageUncertainError(f"run records: {error}") from error
         if losses != self._losses:
             raise StorageUncertainError("the connection was lost while run records were written")
+
+    async def _publish(self, subject: str, data: bytes) -> None:
+        if len(data) > min(SHORT, self._connection.max_payload):
+            await self._connection.publish(subject, data)
+        else:
+            self._connection.enqueue(encode(subject, (), data))
 
     async def list_runs(self, query: RunQuery) -> Sequence[Run]:
         """Matching records; of records with the same run id and attempt the last one."""
