@@ -24,9 +24,8 @@ def every_second(count: int, *, delivery: str = "core") -> list[dict[str, Any]]:
 async def assert_kept(fleet: Fleet, *, crashes: int = 0) -> Verdict:
     """Nothing lost, nothing invented, no slot under two ids; repeats at most one write for each crash."""
     verdict = await fleet.verdict()
-    print(verdict)
     assert verdict.owed > 0
-    assert verdict.broken() == "", "\n".join(service.log[-4000:] for service in fleet.services.values())
+    assert verdict.broken() == "", "\n".join([str(verdict), *(s.log[-4000:] for s in fleet.services.values())])
     assert verdict.copies <= crashes * CHUNK_RUNS
     assert await fleet.stored_twice() == []
     return verdict

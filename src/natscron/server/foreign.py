@@ -40,7 +40,7 @@ class GoWatch:
 
     def __init__(self, connection: Connection, clock: Clock, jobs_bucket: str) -> None:
         self.last_seen_ms: int | None = None
-        """When a Go instance was last found alive; None: never."""
+        """When a Go instance was last found alive: what was due until then is its business. None: never."""
         self._connection = connection
         self._clock = clock
         self._bucket = _BUCKETS.get(jobs_bucket)
@@ -68,6 +68,8 @@ class GoWatch:
 
     async def look(self) -> None:
         """Ask both questions now."""
+        # What it is asked at this instant tells nothing about the time until the answers are in.
+        asked_ms = self._clock.now_ms()
         leader, instances = await asyncio.gather(self._leader_alive(), self._instances())
         if leader is None and instances is None:
             return
@@ -80,7 +82,7 @@ class GoWatch:
             found.append(f"a nats-cron that is not ours answers: {names}{more}")
         before, self._reason = self._reason, None
         if found:
-            self.last_seen_ms = self._clock.now_ms()
+            self.last_seen_ms = asked_ms
             self._reason = f"an instance of the Go version is alive ({'; '.join(found)}); stop it, then this one leads"
         if self._reason is not None and before is None:
             logger.warning("Not leading", extra={"reason": self._reason})

@@ -116,7 +116,14 @@ class Parts:
             deny=settings.jobs.deny,
         )
         target = SubjectTarget(policy, streams)
-        engine = self.engine = Engine(storage, target, clock, engine_options(settings), may_lead=go.may_lead)
+        engine = self.engine = Engine(
+            storage,
+            target,
+            clock,
+            engine_options(settings),
+            may_lead=go.may_lead,
+            covered_until=lambda: go.last_seen_ms,
+        )
 
         if not settings.history.enabled:
             engine.history = _NoHistory(storage)
