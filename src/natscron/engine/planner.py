@@ -239,7 +239,6 @@ class Planner:
             if cursor.entry.job.id in self._unseen:
                 # Its slots before the mark are undecided: out of the heap until it is put again.
                 continue
-            cursor.after = max(cursor.after, mark.instant_ms)
             self._push(cursor, mark.instant_ms)
 
     def restart(self, mark: Mark) -> None:
@@ -284,8 +283,6 @@ class Planner:
                     other.alive = False
                 continue
             due.append(Due(first, first, cursor))
-            # Decided: a catch-up must not reach back to it.
-            cursor.after = max(cursor.after, first)
             self._push(cursor, first)
         for job_id in late:
             self._catch_up(job_id, now_ms, reference, grace_floor_ms, due, missed)
@@ -330,7 +327,6 @@ class Planner:
         due.extend(Due(slot, slot, fresh[-1], Trigger.CATCHUP) for slot in plan.run)
         for cursor in fresh:
             # Slots within the grace stay in the heap: the caller takes them in time order.
-            cursor.after = max(cursor.after, boundary)
             self._push(cursor, boundary)
 
     def _push(self, cursor: Cursor, after: Ms) -> None:
