@@ -5,6 +5,7 @@ instant comes, because its cursor is no longer alive; the planner then has the j
 """
 
 import heapq
+import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -15,6 +16,8 @@ from natscron.errors import LimitExceededError
 from natscron.ids import RunIds
 from natscron.model import Job, Ms, Reason, Run, RunStatus
 from natscron.storage.protocol import LeaderLink
+
+log = logging.getLogger("natscron.leader")
 
 STAGED_MAX: Final = 100_000
 _IDS_MAX: Final = 65_536
@@ -47,8 +50,14 @@ class Encoder:
         """Encode; None when the run was refused, which is recorded."""
         job = due.cursor.entry.job
         run_id = self.run_id(job, due.slot_ms)
-        delivery = self._target.delivery_of(job)
-        message = self._target.encode(job, Dispatch(run_id, due.slot_ms, 1, due.trigger), delivery)
+        try:
+            delivery = self._target.delivery_of(job)
+            message = self._target.encode(job, Dispatch(run_id, due.slot_ms, 1, due.trigger), delivery)
+        except Exception as error:
+            # A target must not raise; but if it does for one job, the others run.
+            log.exception("job cannot be encoded", extra={"job": job.id})
+            self._refused(due, run_id, Refusal(Reason.INVALID_JOB, f"{type(error).__name__}: {error}"))
+            return None
         if isinstance(message, Refusal):
             self._refused(due, run_id, message)
             return None

@@ -1,0 +1,377 @@
+"""The candidate for the lease, and what it does when it has it.
+
+States: *standing by* (the planner is kept warm by following the leader's mark), *blocked* (it may not lead: configured
+so, a clock too far off, a Go instance alive) and *leading* (a :class:`~natscron.engine.term.Term` runs). A candidate
+watches the record and judges its age by its own clock; then it reads the record from the stream's leader, waits until
+its own view of the jobs is complete, and writes by compare-and-set. Refused: somebody else was faster. No answer: the
+next round finds its own nonce in the record and takes it again under a new epoch.
+
+A term that fails, for whatever reason, is given up whole: the link is cut, the planner forgets what it decided, and
+the next term, here or elsewhere, begins from the mark in the store. What cannot be reached is tried again at growing
+distances up to :data:`RETRY_MAX_S`, and said.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from natscron.clock import Clock
+from natscron.engine.candidate import Claim, Observed
+from natscron.engine.history import HistoryWriter
+from natscron.engine.lateness import Lateness
+from natscron.engine.options import EngineOptions
+from natscron.engine.planner import Planner
+from natscron.engine.renewal import ClockSkewError, Renewal, skew_between, skew_text
+from natscron.engine.table import Entry, JobTable
+from natscron.engine.target import Target
+from natscron.engine.term import Term
+from natscron.engine.trust import Trust, read
+from natscron.errors import (
+    LeadershipLostError,
+    NatscronError,
+    StorageError,
+    StorageUnavailableError,
+    WrongRevisionError,
+)
+from natscron.model import Holder, Lease, LeaseRecord, Mark, Ms, NoteRef, OpenRow, Reason
+from natscron.storage.protocol import LeaderLink, LeaseStore, Reply
+
+log = logging.getLogger("natscron.leader")
+
+RETRY_MAX_S: Final = 1.0
+_SKEWED_PAUSE_S: Final = 10.0
+_VIEW_WAIT_S: Final = 1.0
+_SLICE: Final = 256
+"""Jobs planned before others may run: about 2 ms."""
+
+
+class Leadership:
+    """Takes the lease when it may, and leads."""
+
+    def __init__(  # noqa: PLR0913 - the parts of an engine, wired by it
+        self,
+        *,
+        store: LeaseStore,
+        target: Target,
+        clock: Clock,
+        options: EngineOptions,
+        table: JobTable,
+        history: HistoryWriter,
+        holder: Holder,
+        may_lead: Callable[[], str | None],
+        covered_until: Callable[[], Ms | None],
+        renew_jobs: Callable[[], None],
+        tell: Callable[[str, str], None],
+    ) -> None:
+        self.observed = Observed()
+        self.lateness = Lateness()
+        self.blocked: str | None = None
+        """Why this instance may not lead; None if it may."""
+        self.term: Term | None = None
+        self.renewal: Renewal | None = None
+        self.last_run: dict[str, Ms] = {}
+        """The newest slot that this instance ran, by job."""
+        self._store = store
+        self._target = target
+        self._clock = clock
+        self._options = options
+        self._table = table
+        self._history = history
+        self._holder = holder
+        self._may_lead = may_lead
+        self._covered_until = covered_until
+        self._renew_jobs = renew_jobs
+        self._tell = tell
+        self._planner = Planner()
+        self._warm = False
+        self._rows: dict[str, OpenRow] = {}
+        self._poke = asyncio.Event()
+        self._stopping = False
+        self._stop_timeout_s = 0.0
+        self._skew_reason = ""
+        self._skewed_until_s = 0.0
+        self._term_lasted = False
+        self._started_ms: Ms = 0
+        self._first_seq = 0
+
+    def loaded(self, started_ms: Ms) -> None:
+        """The first views are complete; ``started_ms`` is when this instance began to look."""
+        self._started_ms = started_ms
+        self._first_seq = self._table.seq
+        if not self.observed.known:
+            self.observed.saw(None, self._clock.trust_s())
+
+    def stop(self, timeout_s: float) -> None:
+        """Make :meth:`run` release the lease and return; ``timeout_s`` bounds the wait for answers on their way."""
+        self._stopping = True
+        self._stop_timeout_s = timeout_s
+        self._poke.set()
+
+    # What the views say.
+
+    def job_changed(self, job_id: str, entry: Entry | None) -> None:
+        """The table changed."""
+        if entry is None:
+            self.last_run.pop(job_id, None)
+        if self.term is not None:
+            self.term.job_changed(job_id, entry)
+        elif self._warm and entry is None:
+            self._planner.remove(job_id)
+        elif self._warm and entry is not None:
+            self._planner.put(entry)
+
+    def lease_seen(self, record: LeaseRecord) -> None:
+        """The lease changed."""
+        self.observed.saw(record, self._clock.trust_s())
+        term, renewal = self.term, self.renewal
+        if renewal is not None and term is not None:
+            try:
+                renewal.seen(record)
+            except ClockSkewError as error:
+                self._skewed(str(error))
+                term.link.abort()
+            return
+        if self._warm:
+            self._planner.follow(record.lease.mark)
+        self._poke.set()
+
+    def row_seen(self, row: OpenRow) -> None:
+        """An open row was written."""
+        self._rows[row.run_id] = row
+        if self.term is not None:
+            self.term.row_seen(row)
+
+    def row_gone(self, run_id: str) -> None:
+        """An open row was deleted."""
+        self._rows.pop(run_id, None)
+        if self.term is not None:
+            self.term.row_gone(run_id)
+
+    # The candidate.
+
+    async def run(self) -> None:
+        """Stand by and lead, until stopped."""
+        delay = 0.02
+        while not self._stopping:
+            self._poke.clear()
+            self.blocked = self._why_blocked()
+            claim = self.observed.claim(self._holder, self._clock.trust_s(), self._options.lease_ms)
+            if self.blocked is not None or claim is Claim.HELD:
+                await self._warm_up()
+                wait = self.observed.expires_in_s(self._clock.trust_s(), self._options.lease_ms)
+                await self._pause(min(max(wait, 0.02), 0.5) if self.blocked is None else 0.5)
+                continue
+            try:
+                await self._lead()
+                delay = 0.02
+            except LeadershipLostError as error:
+                log.warning("leadership lost", extra={"reason": str(error)})
+                delay = 0.02 if self._term_lasted else min(delay * 2, RETRY_MAX_S)
+            except StorageError as error:
+                log.warning("cannot take the lease", extra={"error": str(error), "retry_s": delay})
+                delay = min(delay * 2, RETRY_MAX_S)
+            else:
+                continue
+            await self._pause(delay)
+
+    def _why_blocked(self) -> str | None:
+        if not self._options.plan:
+            return "this instance is configured not to lead"
+        if self._clock.trust_s() < self._skewed_until_s:
+            return self._skew_reason
+        return self._may_lead()
+
+    def _skewed(self, why: str) -> None:
+        log.error(why)
+        self._skew_reason = why
+        self._skewed_until_s = self._clock.trust_s() + _SKEWED_PAUSE_S
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._poke.wait()
+
+    async def _warm_up(self) -> None:
+        """Fill the planner from the newest mark, so that a takeover finds it ready."""
+        record = self.observed.record
+        if not self._warm and record is not None:
+            await self._fill(record.lease.mark)
+
+    async def _fill(self, mark: Mark) -> None:
+        self._planner.restart(mark)
+        self._warm = True
+        for i, entry in enumerate(self._table.entries()):
+            # It may have changed while others ran: then the listener has put it already.
+            if self._table.get(entry.job.id) is entry:
+                self._planner.put(entry)
+            if i % _SLICE == _SLICE - 1:
+                await asyncio.sleep(0)
+
+    async def _lead(self) -> None:
+        self._term_lasted = False
+        link = await self._store.open_link(self._replied)
+        try:
+            taken = await self._take(link)
+            if taken is None:
+                return
+            record, trust, renew_from = taken
+            await self._serve(link, record, trust, renew_from)
+        finally:
+            self.term = self.renewal = None
+            await link.close()
+
+    async def _take(self, link: LeaderLink) -> tuple[LeaseRecord, Trust, int] | None:
+        """Take the lease by compare-and-set; None if somebody else has it after all."""
+        current = await link.read_lease()
+        self.observed.saw(current, self._clock.trust_s())
+        claim = self.observed.claim(self._holder, self._clock.trust_s(), self._options.lease_ms)
+        if claim is Claim.HELD:
+            return None
+        seq = await link.jobs_seq()
+        if not await self._table.wait_for(seq, _VIEW_WAIT_S):
+            self._renew_jobs()
+            raise StorageUnavailableError("the view of the jobs is behind; its watch is made anew")
+        now = self._clock.now_ms()
+        if current is None:
+            # Nothing was decided before: what counts is what was stored or due since this instance started.
+            mark = Mark(instant_ms=min(self._started_ms, now), jobs_seq=self._first_seq, note=NoteRef())
+            epoch, revision = 1, 0
+            takeover: Ms | None = now
+        else:
+            mark, epoch, revision = current.lease.mark, current.lease.epoch + 1, current.revision
+            if mark.jobs_seq > seq:
+                # The jobs' bucket was made anew: none of its rows was ever seen.
+                mark = msgspec.structs.replace(mark, jobs_seq=0)
+            takeover = current.lease.takeover_ms
+        mark = self._covered(mark, now)
+        if takeover is None or mark.instant_ms > takeover:
+            takeover = now
+        lease = Lease(
+            epoch=epoch, mark=mark, holder=self._holder, takeover_ms=takeover, duration_ms=self._options.lease_ms
+        )
+        started = read(self._clock)
+        try:
+            revision = await link.write_lease(lease, revision)
+        except WrongRevisionError:
+            return None
+        record = await link.read_lease()
+        if record is None or record.revision != revision:
+            return None
+        skew = skew_between((int(started.wall_s * 1000), self._clock.now_ms() + 1), record.stored_at_ms)
+        if abs(skew) > self._options.max_skew_ms:
+            self._skewed(skew_text(skew, self._options.max_skew_ms))
+            await link.write_lease(msgspec.structs.replace(lease, holder=None), revision)
+            return None
+        return self._pulled_back(record), Trust(self._options.lease_ms / 1000, started), revision
+
+    def _covered(self, mark: Mark, now: Ms) -> Mark:
+        """The mark, behind what an instance that is not ours has run."""
+        until = self._covered_until()
+        if until is None or until <= mark.instant_ms:
+            return mark
+        until = min(until, now)
+        seen = max((e.job.revision for e in self._table.entries() if e.job.updated_at_ms <= until), default=0)
+        log.info("not running what was covered by others", extra={"until_ms": until})
+        return msgspec.structs.replace(mark, instant_ms=until, jobs_seq=max(mark.jobs_seq, seen))
+
+    def _pulled_back(self, record: LeaseRecord) -> LeaseRecord:
+        """A mark further in the future than the allowed skew, by our clock and the store's, is set back to now."""
+        mark = record.lease.mark
+        now = self._clock.now_ms()
+        if mark.instant_ms <= max(now, record.stored_at_ms) + self._options.max_skew_ms:
+            return record
+        log.error("the mark lies in the future and is set back to now", extra={"mark_ms": mark.instant_ms})
+        self._tell(Reason.CLOCK_PULLED_BACK, f"the mark was {mark.instant_ms - now} ms in the future")
+        lease = msgspec.structs.replace(
+            record.lease, mark=msgspec.structs.replace(mark, instant_ms=now), takeover_ms=now
+        )
+        return msgspec.structs.replace(record, lease=lease)
+
+    async def _serve(self, link: LeaderLink, record: LeaseRecord, trust: Trust, revision: int) -> None:
+        """Lead until stopped, blocked or lost."""
+        mark = record.lease.mark
+        snapshot = await link.read_state(mark.note, revision)
+        if not self._warm or self._planner.decided.instant_ms > mark.instant_ms:
+            await self._fill(mark)
+        else:
+            self._planner.follow(mark)
+        self._planner.ready()
+        self._warm = False
+        term = Term(
+            link=link,
+            record=record,
+            trust=trust,
+            snapshot=snapshot,
+            table=self._table,
+            planner=self._planner,
+            target=self._target,
+            clock=self._clock,
+            history=self._history,
+            lateness=self.lateness,
+            options=self._options,
+            on_ran=self._ran,
+        )
+        renewal = Renewal(term, self._holder, record, jobs_behind=self._renew_jobs)
+        self._renewal, self.term = renewal, term
+        for row in list(self._rows.values()):
+            term.row_seen(row)
+        log.info("leading", extra={"epoch": record.lease.epoch, "mark_ms": mark.instant_ms, "jobs": len(self._table)})
+        self._tell("leader_changed", f"epoch {record.lease.epoch}")
+        fire = asyncio.create_task(term.fire(), name="natscron fire")
+        others = [
+            asyncio.create_task(renewal.run(), name="natscron renew"),
+            asyncio.create_task(term.watch_link(), name="natscron link"),
+            asyncio.create_task(self._until_unwanted(), name="natscron unwanted"),
+        ]
+        try:
+            done, _ = await asyncio.wait([fire, *others], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            self._term_lasted = True
+            await self._resign(term, renewal, fire, others)
+        except NatscronError:
+            self._term_lasted = renewal.mark is not mark
+            raise
+        finally:
+            term.close()
+            link_tasks = [fire, *others]
+            for task in link_tasks:
+                task.cancel()
+            await asyncio.gather(*link_tasks, return_exceptions=True)
+
+    async def _until_unwanted(self) -> None:
+        """Return when this instance is to stop or may no longer lead."""
+        while not self._stopping:
+            self.blocked = self._why_blocked()
+            if self.blocked is not None:
+                return
+            self._poke.clear()
+            await self._pause(0.5)
+
+    async def _resign(
+        self, term: Term, renewal: Renewal, fire: "asyncio.Task[None]", others: "list[asyncio.Task[None]]"
+    ) -> None:
+        """Lay down what is open, release, and wait for the answers still awaited."""
+        term.stop()
+        await fire
+        await term.journal.settle(0.5)
+        renewal.stop()
+        others[0].cancel()
+        await asyncio.gather(others[0], return_exceptions=True)
+        await renewal.renew(None)
+        await term.delete_closed_rows()
+        log.info("lease released", extra={"epoch": term.lease.epoch, "open_runs": len(term.flights)})
+        self._tell("leader_released", f"epoch {term.lease.epoch}")
+        if self._stopping and len(term.flights):
+            await term.drain(self._stop_timeout_s)
+
+    def _replied(self, reply: Reply) -> None:
+        if self.term is not None:
+            self.term.on_reply(reply)
+
+    def _ran(self, job_id: str, slot_ms: Ms) -> None:
+        self.last_run[job_id] = slot_ms

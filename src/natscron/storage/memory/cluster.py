@@ -1,0 +1,239 @@
+"""What the servers hold, and the watches that they feed."""
+
+import asyncio
+import contextvars
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from natscron.clock import Clock
+from natscron.codec import decode_row, id_of
+from natscron.errors import (
+    StorageUnavailableError,
+)
+from natscron.model import Lease, LeaseRecord, Ms, Node, Note, NoteRef, OpenRow, Run, Stamp
+from natscron.storage.protocol import (
+    JobSink,
+    Outgoing,
+    Reply,
+    StateSink,
+)
+
+OnMessage = Callable[[Outgoing], Reply | None]
+
+
+class MemoryCluster:
+    """What the servers hold. ``on_message`` receives every message; what it returns is the answer."""
+
+    def __init__(self, clock: Clock, on_message: OnMessage | None = None, runs_per_job: int = 100) -> None:
+        self.clock = clock
+        self.up = True
+        """False: nothing can be reached."""
+        self.jobs: dict[str, tuple[bytes | None, Stamp]] = {}
+        """Row and stamp by key; None: deleted by that write."""
+        self.jobs_seq = 0
+        self.state_seq = 0
+        self.lease: LeaseRecord | None = None
+        self.notes: dict[NoteRef, tuple[Note, int]] = {}
+        self.rows: dict[str, tuple[OpenRow, int]] = {}
+        self.nodes: dict[tuple[str, str], tuple[Node, Ms]] = {}
+        self.runs: dict[str, deque[Run]] = {}
+        self.on_message = on_message or (lambda _message: None)
+        self._runs_per_job = runs_per_job
+        self.job_watches: dict[JobWatch, None] = {}
+        self.state_watches: dict[StateWatch, None] = {}
+        self.run_watches: dict[RunWatch, None] = {}
+
+    def ensure_up(self) -> None:
+        """Raise StorageUnavailableError while the cluster is down."""
+        if not self.up:
+            raise StorageUnavailableError("the storage is not reachable")
+
+    def put_row(self, key: str, row: bytes | None) -> int:
+        """Write a job's row (None: delete); its sequence."""
+        self.jobs_seq += 1
+        stamp = Stamp(self.clock.now_ms(), self.jobs_seq)
+        self.jobs.pop(key, None)
+        self.jobs[key] = (row, stamp)
+        for watch in tuple(self.job_watches):
+            watch.send(key, row, stamp)
+        return self.jobs_seq
+
+    def put_lease(self, lease: Lease) -> int:
+        """Write the lease; its revision."""
+        self.state_seq += 1
+        self.lease = LeaseRecord(lease, self.state_seq, self.clock.now_ms())
+        record = self.lease
+        self._tell(lambda sink: sink.lease(record))
+        return self.state_seq
+
+    def put_open(self, row: OpenRow) -> None:
+        """Write an open row."""
+        self.state_seq += 1
+        seq = self.state_seq
+        self.rows[row.run_id] = (row, seq)
+        self._tell(lambda sink: sink.row(row, seq))
+
+    def delete_open(self, run_id: str) -> None:
+        """Delete an open row."""
+        if self.rows.pop(run_id, None) is not None:
+            self.state_seq += 1
+            self._tell(lambda sink: sink.row_gone(run_id))
+
+    def put_note(self, ref: NoteRef, run_ids: Sequence[str]) -> None:
+        """Write a journal note."""
+        self.state_seq += 1
+        self.notes[ref] = (
+            Note(ref=ref, run_ids=tuple(run_ids), stored_at_ms=self.clock.now_ms()),
+            self.state_seq,
+        )
+
+    def put_node(self, node: Node) -> None:
+        """Write an announcement."""
+        self.state_seq += 1
+        now = self.clock.now_ms()
+        self.nodes[node.instance, node.nonce] = (node, now)
+        self._tell(lambda sink: sink.node(node, now))
+
+    def delete_node(self, node: Node) -> None:
+        """Delete an announcement."""
+        if self.nodes.pop((node.instance, node.nonce), None) is not None:
+            self.state_seq += 1
+            self._tell(lambda sink: sink.node_gone(node.instance, node.nonce))
+
+    def put_run(self, run: Run) -> None:
+        """Append a history record."""
+        self.runs.setdefault(run.job, deque(maxlen=self._runs_per_job)).append(run)
+        for watch in tuple(self.run_watches):
+            watch.send(run)
+
+    def _tell(self, change: Callable[[StateSink], None]) -> None:
+        for watch in tuple(self.state_watches):
+            watch.send(change)
+
+
+class MemoryWatch:
+    """Hands over in order, each thing a loop turn after it happened. ``deaf`` True: falls silent, as a lost one."""
+
+    def __init__(self, cluster: MemoryCluster) -> None:
+        self.deaf = False
+        self._cluster = cluster
+        self._ready = asyncio.Event()
+        self._closed = False
+        self._turn = 0
+        # What the cluster tells runs on this client's behalf, not on that of whoever wrote.
+        self._context = contextvars.copy_context()
+        self._soon(lambda: self._begin(0))
+
+    async def ready(self) -> None:
+        """Wait for the first full set."""
+        await self._ready.wait()
+
+    def renew(self) -> None:
+        """Begin again."""
+        self.deaf = False
+        self._turn += 1
+        turn = self._turn
+        self._soon(lambda: self._begin(turn))
+
+    async def close(self) -> None:
+        """Stop."""
+        self._closed = True
+        self._leave()
+
+    def _later(self, fn: Callable[[], None]) -> None:
+        turn = self._turn
+        if not self.deaf and not self._closed:
+            self._soon(lambda: None if self._closed or turn != self._turn else fn())
+
+    def _soon(self, fn: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_soon(fn, context=self._context)
+
+    def _begin(self, turn: int) -> None:
+        if self._closed or turn != self._turn:
+            return
+        self._replay()
+        self._ready.set()
+
+    def _replay(self) -> None:
+        raise NotImplementedError
+
+    def _leave(self) -> None:
+        raise NotImplementedError
+
+
+class JobWatch(MemoryWatch):
+    """Follows the jobs."""
+
+    def __init__(self, cluster: MemoryCluster, sink: JobSink) -> None:
+        super().__init__(cluster)
+        self._sink = sink
+
+    def _replay(self) -> None:
+        self._cluster.job_watches[self] = None
+        self._sink.reset()
+        for key, (row, stamp) in list(self._cluster.jobs.items()):
+            self._hand_over(key, row, stamp)
+        self._sink.complete(self._cluster.jobs_seq)
+
+    def _leave(self) -> None:
+        self._cluster.job_watches.pop(self, None)
+
+    def send(self, key: str, row: bytes | None, stamp: Stamp) -> None:
+        """Tell of a write."""
+
+        def hand_over() -> None:
+            self._hand_over(key, row, stamp)
+            self._sink.complete(stamp.seq)
+
+        self._later(hand_over)
+
+    def _hand_over(self, key: str, row: bytes | None, stamp: Stamp) -> None:
+        if row is None:
+            self._sink.delete(id_of(key), stamp.seq)
+        else:
+            self._sink.put(decode_row(key, row, stamp))
+
+
+class StateWatch(MemoryWatch):
+    """Follows lease, open rows and nodes."""
+
+    def __init__(self, cluster: MemoryCluster, sink: StateSink) -> None:
+        super().__init__(cluster)
+        self._sink = sink
+
+    def _replay(self) -> None:
+        cluster = self._cluster
+        cluster.state_watches[self] = None
+        for node, seen in list(cluster.nodes.values()):
+            self._sink.node(node, seen)
+        for row, seq in list(cluster.rows.values()):
+            self._sink.row(row, seq)
+        if cluster.lease is not None:
+            self._sink.lease(cluster.lease)
+
+    def _leave(self) -> None:
+        self._cluster.state_watches.pop(self, None)
+
+    def send(self, change: Callable[[StateSink], None]) -> None:
+        """Tell of a change."""
+        self._later(lambda: change(self._sink))
+
+
+class RunWatch(MemoryWatch):
+    """Follows new records."""
+
+    def __init__(self, cluster: MemoryCluster, job: str | None, fn: Callable[[Run], None]) -> None:
+        super().__init__(cluster)
+        self._job = job
+        self._fn = fn
+
+    def _replay(self) -> None:
+        self._cluster.run_watches[self] = None
+
+    def _leave(self) -> None:
+        self._cluster.run_watches.pop(self, None)
+
+    def send(self, run: Run) -> None:
+        """Tell of a record."""
+        if self._job in (None, run.job):
+            self._later(lambda: self._fn(run))

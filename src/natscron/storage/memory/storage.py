@@ -1,0 +1,178 @@
+"""One client of a cluster."""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+
+from natscron.codec import decode_row, encode_row, key_of
+from natscron.errors import (
+    JobAlreadyExistsError,
+    JobNotFoundError,
+    WrongRevisionError,
+)
+from natscron.model import Job, Ms, Node, OpenRow, Run, Stamp
+from natscron.storage.memory.cluster import JobWatch, MemoryCluster, MemoryWatch, RunWatch, StateWatch
+from natscron.storage.memory.link import MemoryLink
+from natscron.storage.protocol import (
+    Capabilities,
+    JobSink,
+    LeaderLink,
+    OnReply,
+    RunQuery,
+    StateSink,
+    Watch,
+)
+
+
+class MemoryStorage:
+    """One client of a :class:`MemoryCluster` (default: a cluster of its own)."""
+
+    def __init__(self, cluster: MemoryCluster, latency_s: float = 0.0) -> None:
+        self.cluster = cluster
+        self.latency_s = latency_s
+        self.links: list[MemoryLink] = []
+        """The links that were opened and are whole, for tests that cut them."""
+        self.watches: list[MemoryWatch] = []
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Not durable, not shared between processes, publishes."""
+        return Capabilities(durable=False, shared=False, subjects=True)
+
+    async def initialize(self) -> None:
+        """Nothing to make."""
+
+    async def close(self) -> None:
+        """Cut every link, close every watch."""
+        for watch in self.watches:
+            await watch.close()
+        for link in self.links:
+            link.abort()
+
+    async def sweep(self) -> None:
+        """Forget deletions: a replay leaves them out, and no sequence is needed for what is not there."""
+        for key in [k for k, (row, _) in self.cluster.jobs.items() if row is None]:
+            del self.cluster.jobs[key]
+
+    async def health_check(self) -> None:
+        """Raise StorageUnavailableError while the cluster is down."""
+        self.cluster.ensure_up()
+
+    async def _turn(self) -> None:
+        await asyncio.sleep(self.latency_s)
+        self.cluster.ensure_up()
+
+    # JobStore
+
+    async def create_job(self, job: Job) -> int:
+        """Write a job that must not exist."""
+        await self._turn()
+        row, _ = self.cluster.jobs.get(key_of(job.id), (None, None))
+        if row is not None:
+            raise JobAlreadyExistsError(f"job with subject {job.id} already exists")
+        return self.cluster.put_row(key_of(job.id), encode_row(job))
+
+    async def put_job(self, job: Job, expected_revision: int | None = None) -> int:
+        """Write a job."""
+        await self._turn()
+        self._expect(job.id, expected_revision)
+        return self.cluster.put_row(key_of(job.id), encode_row(job))
+
+    async def delete_job(self, job_id: str, expected_revision: int | None = None) -> None:
+        """Delete a job."""
+        await self._turn()
+        row, _ = self.cluster.jobs.get(key_of(job_id), (None, None))
+        if row is None:
+            raise JobNotFoundError(f"job {job_id!r} not found")
+        self._expect(job_id, expected_revision)
+        self.cluster.put_row(key_of(job_id), None)
+
+    def _expect(self, job_id: str, revision: int | None) -> None:
+        row, stamp = self.cluster.jobs.get(key_of(job_id), (None, Stamp()))
+        current = 0 if row is None else stamp.seq
+        if revision is not None and revision != current:
+            raise WrongRevisionError(f"job {job_id!r} is at revision {current}, not {revision}: read it again")
+
+    async def fetch_job(self, job_id: str) -> Job | None:
+        """The stored job."""
+        await self._turn()
+        row, stamp = self.cluster.jobs.get(key_of(job_id), (None, Stamp()))
+        return None if row is None else decode_row(key_of(job_id), row, stamp)
+
+    async def last_jobs_seq(self) -> int:
+        """The jobs' last sequence."""
+        await self._turn()
+        return self.cluster.jobs_seq
+
+    def watch_jobs(self, sink: JobSink) -> Watch:
+        """Follow the jobs."""
+        return self._watch(JobWatch(self.cluster, sink))
+
+    # LeaseStore
+
+    async def open_link(self, on_reply: OnReply) -> LeaderLink:
+        """A link."""
+        await self._turn()
+        link = MemoryLink(self.cluster, on_reply, self.latency_s)
+        self.links = [whole for whole in self.links if not whole.broken.is_set()] + [link]
+        return link
+
+    def watch_state(self, sink: StateSink) -> Watch:
+        """Follow lease, rows and nodes."""
+        return self._watch(StateWatch(self.cluster, sink))
+
+    async def submit_row(self, row: OpenRow) -> bool:
+        """Lay down a trigger's row."""
+        await self._turn()
+        if row.run_id in self.cluster.rows:
+            return False
+        self.cluster.put_open(row)
+        return True
+
+    async def announce(self, node: Node) -> None:
+        """Announce this instance."""
+        await self._turn()
+        self.cluster.put_node(node)
+
+    async def retract(self, node: Node) -> None:
+        """Take it back."""
+        await self._turn()
+        self.cluster.delete_node(node)
+
+    # ExecutionStore
+
+    async def save_runs(self, runs: Sequence[Run]) -> None:
+        """Append records."""
+        await self._turn()
+        for run in runs:
+            self.cluster.put_run(run)
+
+    async def list_runs(self, query: RunQuery) -> Sequence[Run]:
+        """Matching records."""
+        await self._turn()
+        jobs = self.cluster.runs.values() if query.job is None else [self.cluster.runs.get(query.job, ())]
+        found = [run for run in itertools.chain.from_iterable(jobs) if _matches(run, query)]
+        found.sort(key=_instant, reverse=query.descending)
+        return found[query.offset : query.offset + query.limit]
+
+    def follow_runs(self, job: str | None, fn: Callable[[Run], None]) -> Watch:
+        """Follow new records."""
+        return self._watch(RunWatch(self.cluster, job, fn))
+
+    def _watch(self, watch: MemoryWatch) -> MemoryWatch:
+        self.watches.append(watch)
+        return watch
+
+
+def _instant(run: Run) -> Ms:
+    return run.finished_at_ms or run.started_at_ms or run.scheduled_at_ms or run.to_ms or 0
+
+
+def _matches(run: Run, query: RunQuery) -> bool:
+    at = _instant(run)
+    return (
+        query.run_id in (None, run.run_id)
+        and query.status in (None, run.status)
+        and (query.since_ms is None or at >= query.since_ms)
+        and (query.until_ms is None or at < query.until_ms)
+    )
