@@ -16,8 +16,8 @@ from typing import Final
 
 import msgspec
 
-from natscron.clock import Clock
 from natscron.engine.planner import Cursor
+from natscron.engine.storetime import StoreClock
 from natscron.engine.trust import Trust, read
 from natscron.errors import LeadershipLostError
 from natscron.model import Delivery, Ms, NoteRef, OpenRow, Trigger
@@ -39,6 +39,9 @@ class Ready(msgspec.Struct, frozen=True, gc=False):
     run_id: str
     delivery: Delivery
     staged: Staged
+    # What sending asks of the job: at the instant of a burst, each look at 10,000 jobs costs milliseconds.
+    job_id: str
+    may_skip: bool
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -55,7 +58,7 @@ class Journal:
     """Commits chunks over one link under one epoch."""
 
     def __init__(
-        self, link: LeaderLink, epoch: int, trust: Trust, clock: Clock, on_stored: Callable[[Chunk], None]
+        self, link: LeaderLink, epoch: int, trust: Trust, clock: StoreClock, on_stored: Callable[[Chunk], None]
     ) -> None:
         self.last_n = 0
         """The number of the last note handed over."""
@@ -74,7 +77,7 @@ class Journal:
         """Raise LeadershipLostError, with the link cut, unless the lease is trusted now."""
         if self.failed is not None:
             raise LeadershipLostError(f"the journal could not be written: {self.failed}") from self.failed
-        if not self._trust.holds(read(self._clock)):
+        if not self._trust.holds(read(self._clock.host)):
             self._link.abort()
             raise LeadershipLostError("the trust in the lease ended before it was renewed")
 
@@ -116,7 +119,7 @@ class Journal:
             if len(self._unacked) < UNACKED_MAX and age < UNACKED_AGE_S:
                 return
             self._progress.clear()
-            remaining = self._trust.remaining_s(read(self._clock))
+            remaining = self._trust.remaining_s(read(self._clock.host))
             try:
                 async with asyncio.timeout(remaining):
                     await self._progress.wait()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from natscron.engine.journal import Ready
-from natscron.model import Ms
+from natscron.model import Ms, Trigger
 
 _KEPT: Final = 4_096
 
@@ -18,7 +18,7 @@ class Lateness:
 
     def add(self, runs: Sequence[Ready], sent_ms: Ms) -> None:
         """Runs that were handed over at ``sent_ms``; catch-up runs are late by nature and left out."""
-        self._kept.extend([sent_ms - r.due_ms for r in runs if r.trigger == "schedule"])
+        self._kept.extend([sent_ms - r.due_ms for r in runs if r.trigger is Trigger.SCHEDULE])
 
     def percentile(self, share: float) -> float | None:
         """The lateness that ``share`` (0 to 1) of the runs do not exceed, in milliseconds; None without runs."""

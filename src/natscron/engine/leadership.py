@@ -14,8 +14,8 @@ distances up to :data:`RETRY_MAX_S`, and said.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -26,6 +26,7 @@ from natscron.engine.lateness import Lateness
 from natscron.engine.options import EngineOptions
 from natscron.engine.planner import Planner
 from natscron.engine.renewal import ClockSkewError, Renewal, skew_between, skew_text
+from natscron.engine.storetime import StoreClock
 from natscron.engine.table import Entry, JobTable
 from natscron.engine.target import Target
 from natscron.engine.term import Term
@@ -47,6 +48,14 @@ _SKEWED_PAUSE_S: Final = 10.0
 _VIEW_WAIT_S: Final = 1.0
 _SLICE: Final = 256
 """Jobs planned before others may run: about 2 ms."""
+
+
+class Taken(NamedTuple):
+    """A lease that was taken: the record, trust in it, and the store's time."""
+
+    record: LeaseRecord
+    trust: Trust
+    clock: StoreClock
 
 
 class Leadership:
@@ -218,13 +227,12 @@ class Leadership:
             taken = await self._take(link)
             if taken is None:
                 return
-            record, trust, renew_from = taken
-            await self._serve(link, record, trust, renew_from)
+            await self._serve(link, taken)
         finally:
             self.term = self.renewal = None
             await link.close()
 
-    async def _take(self, link: LeaderLink) -> tuple[LeaseRecord, Trust, int] | None:
+    async def _take(self, link: LeaderLink) -> Taken | None:
         """Take the lease by compare-and-set; None if somebody else has it after all."""
         current = await link.read_lease()
         self.observed.saw(current, self._clock.trust_s())
@@ -236,23 +244,8 @@ class Leadership:
             self._renew_jobs()
             raise StorageUnavailableError("the view of the jobs is behind; its watch is made anew")
         now = self._clock.now_ms()
-        if current is None:
-            # Nothing was decided before: what counts is what was stored or due since this instance started.
-            mark = Mark(instant_ms=min(self._started_ms, now), jobs_seq=self._first_seq, note=NoteRef())
-            epoch, revision = 1, 0
-            takeover: Ms | None = now
-        else:
-            mark, epoch, revision = current.lease.mark, current.lease.epoch + 1, current.revision
-            if mark.jobs_seq > seq:
-                # The jobs' bucket was made anew: none of its rows was ever seen.
-                mark = msgspec.structs.replace(mark, jobs_seq=0)
-            takeover = current.lease.takeover_ms
-        mark = self._covered(mark, now)
-        if takeover is None or mark.instant_ms > takeover:
-            takeover = now
-        lease = Lease(
-            epoch=epoch, mark=mark, holder=self._holder, takeover_ms=takeover, duration_ms=self._options.lease_ms
-        )
+        lease, revision = self._successor(current, seq, now)
+        mark = lease.mark
         started = read(self._clock)
         try:
             revision = await link.write_lease(lease, revision)
@@ -266,7 +259,35 @@ class Leadership:
             self._skewed(skew_text(skew, self._options.max_skew_ms))
             await link.write_lease(msgspec.structs.replace(lease, holder=None), revision)
             return None
-        return self._pulled_back(record), Trust(self._options.lease_ms / 1000, started), revision
+        clock = StoreClock(self._clock, skew)
+        if current is None:
+            # It was made by the host's own clock, as the takeover instant was; the next renewal writes them corrected.
+            mark = msgspec.structs.replace(mark, instant_ms=mark.instant_ms - skew)
+        if lease.takeover_ms == now:
+            lease = msgspec.structs.replace(lease, takeover_ms=now - skew)
+        record = msgspec.structs.replace(record, lease=msgspec.structs.replace(lease, mark=mark))
+        return Taken(self._pulled_back(record, clock), Trust(self._options.lease_ms / 1000, started), clock)
+
+    def _successor(self, current: LeaseRecord | None, seq: int, now: Ms) -> tuple[Lease, int]:
+        """The lease to write after ``current``, and the revision that it replaces."""
+        takeover: Ms | None = now
+        if current is None:
+            # Nothing was decided before: what counts is what was stored or due since this instance started.
+            mark = Mark(instant_ms=min(self._started_ms, now), jobs_seq=self._first_seq, note=NoteRef())
+            epoch, revision = 1, 0
+        else:
+            mark, epoch, revision = current.lease.mark, current.lease.epoch + 1, current.revision
+            if mark.jobs_seq > seq:
+                # The jobs' bucket was made anew: none of its rows was ever seen.
+                mark = msgspec.structs.replace(mark, jobs_seq=0)
+            takeover = current.lease.takeover_ms
+        mark = self._covered(mark, now)
+        if takeover is None or mark.instant_ms > takeover:
+            takeover = now
+        lease = Lease(
+            epoch=epoch, mark=mark, holder=self._holder, takeover_ms=takeover, duration_ms=self._options.lease_ms
+        )
+        return lease, revision
 
     def _covered(self, mark: Mark, now: Ms) -> Mark:
         """The mark, behind what an instance that is not ours has run."""
@@ -278,10 +299,10 @@ class Leadership:
         log.info("not running what was covered by others", extra={"until_ms": until})
         return msgspec.structs.replace(mark, instant_ms=until, jobs_seq=max(mark.jobs_seq, seen))
 
-    def _pulled_back(self, record: LeaseRecord) -> LeaseRecord:
+    def _pulled_back(self, record: LeaseRecord, clock: StoreClock) -> LeaseRecord:
         """A mark further in the future than the allowed skew, by our clock and the store's, is set back to now."""
         mark = record.lease.mark
-        now = self._clock.now_ms()
+        now = clock.now_ms()
         if mark.instant_ms <= max(now, record.stored_at_ms) + self._options.max_skew_ms:
             return record
         log.error("the mark lies in the future and is set back to now", extra={"mark_ms": mark.instant_ms})
@@ -291,10 +312,11 @@ class Leadership:
         )
         return msgspec.structs.replace(record, lease=lease)
 
-    async def _serve(self, link: LeaderLink, record: LeaseRecord, trust: Trust, revision: int) -> None:
+    async def _serve(self, link: LeaderLink, taken: Taken) -> None:
         """Lead until stopped, blocked or lost."""
+        record = taken.record
         mark = record.lease.mark
-        snapshot = await link.read_state(mark.note, revision)
+        snapshot = await link.read_state(mark.note, record.revision)
         if not self._warm or self._planner.decided.instant_ms > mark.instant_ms:
             await self._fill(mark)
         else:
@@ -304,12 +326,12 @@ class Leadership:
         term = Term(
             link=link,
             record=record,
-            trust=trust,
+            trust=taken.trust,
             snapshot=snapshot,
             table=self._table,
             planner=self._planner,
             target=self._target,
-            clock=self._clock,
+            clock=taken.clock,
             history=self._history,
             lateness=self.lateness,
             options=self._options,
@@ -373,5 +395,5 @@ class Leadership:
         if self.term is not None:
             self.term.on_reply(reply)
 
-    def _ran(self, job_id: str, slot_ms: Ms) -> None:
-        self.last_run[job_id] = slot_ms
+    def _ran(self, slots: Mapping[str, Ms]) -> None:
+        self.last_run.update(slots)

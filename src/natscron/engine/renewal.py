@@ -42,7 +42,7 @@ class Renewal:
         self.mark = record.lease.mark
         """The mark that is in the store."""
         self._term = term
-        self._clock = term.clock
+        self._clock = term.clock.host
         self._holder = holder
         self._lease = record.lease
         self._revision = record.revision
@@ -172,6 +172,7 @@ class Renewal:
         if attempt is None:
             return
         self.skew_ms = skew_between(attempt, record.stored_at_ms)
+        self._term.clock.ahead_ms = self.skew_ms
         if abs(self.skew_ms) > self._term.options.max_skew_ms:
             raise ClockSkewError(skew_text(self.skew_ms, self._term.options.max_skew_ms))
         if abs(self.skew_ms) > SKEW_WARN_MS:

@@ -14,7 +14,7 @@ from natscron.engine.planner import Due
 from natscron.engine.target import Dispatch, Refusal, Target
 from natscron.errors import LimitExceededError
 from natscron.ids import RunIds
-from natscron.model import Job, Ms, Reason, Run, RunStatus
+from natscron.model import Job, Ms, Overlap, Reason, Run, RunStatus
 from natscron.storage.protocol import LeaderLink
 
 log = logging.getLogger("natscron.leader")
@@ -66,7 +66,8 @@ class Encoder:
         except LimitExceededError as error:
             self._refused(due, run_id, Refusal(Reason.TOO_LARGE, str(error)))
             return None
-        return Ready(due.due_ms, due.slot_ms, due.cursor, due.trigger, run_id, delivery, staged)
+        may_skip = job.overlap is Overlap.SKIP
+        return Ready(due.due_ms, due.slot_ms, due.cursor, due.trigger, run_id, delivery, staged, job.id, may_skip)
 
     def _refused(self, due: Due, run_id: str, refusal: Refusal) -> None:
         self._record(

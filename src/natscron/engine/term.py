@@ -20,14 +20,13 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
 import msgspec
 
 from natscron import ids
-from natscron.clock import Clock
 from natscron.engine.alarm import Alarm
 from natscron.engine.flights import Flight, Flights
 from natscron.engine.history import HistoryWriter
@@ -37,6 +36,7 @@ from natscron.engine.missed import without_sent
 from natscron.engine.options import EngineOptions
 from natscron.engine.planner import Due, Missed, Planner
 from natscron.engine.stage import STAGED_MAX, Encoder, Stage
+from natscron.engine.storetime import StoreClock
 from natscron.engine.table import Entry, JobTable
 from natscron.engine.target import Dispatch, Refusal, Target
 from natscron.engine.trust import Trust
@@ -51,7 +51,6 @@ from natscron.model import (
     NoteRef,
     OpenRow,
     OpenState,
-    Overlap,
     Reason,
     Run,
     RunStatus,
@@ -82,11 +81,11 @@ class Term:
         table: JobTable,
         planner: Planner,
         target: Target,
-        clock: Clock,
+        clock: StoreClock,
         history: HistoryWriter,
         lateness: Lateness,
         options: EngineOptions,
-        on_ran: Callable[[str, Ms], None],
+        on_ran: Callable[[Mapping[str, Ms]], None],
     ) -> None:
         self.link = link
         self.lease = record.lease
@@ -261,7 +260,7 @@ class Term:
         items: list[Ready | Due] = [*staged, *due]
         for i, item in enumerate(items):
             run = item if isinstance(item, Ready) else self._prepared(item)
-            if run is None or self._skipped_for_overlap(run):
+            if run is None or (run.may_skip and self._skipped_for_overlap(run)):
                 continue
             chunk.append(run)
             size += run.staged.size
@@ -276,16 +275,14 @@ class Term:
     async def _commit(self, runs: list[Ready]) -> None:
         chunk = await self.journal.commit(runs)
         self._lateness.add(runs, chunk.sent_ms)
-        for run in runs:
-            job = run.cursor.entry.job
-            self._on_ran(job.id, run.slot_ms)
-            if run.delivery is not Delivery.CORE:
-                flight = self._flight(job, run.run_id, run, run.delivery)
-                self.flights.sent(flight, chunk.sent_ms)
+        self._on_ran({run.job_id: run.slot_ms for run in runs})
+        for run in [run for run in runs if run.delivery is not Delivery.CORE]:
+            flight = self._flight(run.cursor.entry.job, run.run_id, run, run.delivery)
+            self.flights.sent(flight, chunk.sent_ms)
 
     def _skipped_for_overlap(self, run: Ready) -> bool:
         job = run.cursor.entry.job
-        if job.overlap is not Overlap.SKIP or not self.flights.busy(job.id):
+        if not self.flights.busy(job.id):
             return False
         self._history.record(
             Run(
@@ -338,7 +335,7 @@ class Term:
         for flight, row in zip(sent, rows, strict=True):
             flight.row = row
             if flight.trigger.value == "manual":
-                self._on_ran(flight.job.id, flight.scheduled_ms)
+                self._on_ran({flight.job.id: flight.scheduled_ms})
         cores = [f for f in sent if f.delivery is Delivery.CORE]
         if cores:
             stored.add_done_callback(lambda done: self._cores_stored(done, cores))
