@@ -29,13 +29,3 @@ async def assert_kept(fleet: Fleet, *, crashes: int = 0) -> Verdict:
     assert verdict.copies <= crashes * CHUNK_RUNS
     assert await fleet.stored_twice() == []
     return verdict
-
-
-async def leaders(fleet: Fleet) -> list[str]:
-    """Who says last in its log that it leads."""
-    return [name for name, service in fleet.services.items() if service.running and _leads(service.log)]
-
-
-def _leads(log: str) -> bool:
-    ends = ("leadership lost", "lease released", "NATS Cron server starting")
-    return log.rfind('"msg":"leading"') > max(log.rfind(f'"msg":"{end}"') for end in ends)

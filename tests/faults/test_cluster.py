@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from tests.faults.stories import assert_kept, every_second, leaders
+from tests.faults.stories import assert_kept, every_second
 
 from natscron.testing.fleet import Fleet
 from natscron.testing.nats import NatsCluster, NatsServer
@@ -58,7 +58,7 @@ async def test_the_death_of_the_node_that_leads_the_state_is_survived(fleet: Fle
     node.start()
     verdict = await assert_kept(fleet, crashes=2)
     assert verdict.skipped == []
-    assert len(await leaders(fleet)) == 1
+    assert len(await fleet.leading()) == 1
 
 
 async def test_the_death_of_the_node_that_the_leader_is_connected_to_is_survived(
@@ -72,7 +72,7 @@ async def test_the_death_of_the_node_that_the_leader_is_connected_to_is_survived
     node.start()
     verdict = await assert_kept(fleet, crashes=2)
     assert verdict.skipped == []
-    assert len(await leaders(fleet)) == 1
+    assert len(await fleet.leading()) == 1
 
 
 def connected(pid: int, port: int) -> bool:

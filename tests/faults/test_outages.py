@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.faults.stories import assert_kept, every_second, leaders
+from tests.faults.stories import assert_kept, every_second
 
 from natscron.testing.fleet import Fleet
 from natscron.testing.nats import NatsServer, TcpProxy
@@ -32,7 +32,7 @@ async def test_a_restart_of_nats_delays_and_loses_nothing(
     grace_ms = 12_000
     assert all(slot < back_ms - grace_ms + 5_000 for _, slot in verdict.skipped)
     assert bool(verdict.skipped) is (seconds * 1000 > grace_ms + 5_000)
-    assert len(await leaders(fleet)) == 1
+    assert len(await fleet.leading()) == 1
 
 
 @pytest.mark.parametrize("seconds", [5, pytest.param(10, marks=SOAK)])
@@ -49,7 +49,7 @@ async def test_a_leader_that_was_suspended_comes_back_as_a_follower(fleet: Fleet
     await leader.says("leadership lost")
     verdict = await assert_kept(fleet, crashes=1)
     assert verdict.skipped == []
-    assert await leaders(fleet) == [name for name in ("a", "b") if name != leader.name]
+    assert await fleet.leading() == [name for name in ("a", "b") if name != leader.name]
 
 
 async def test_a_suspended_lone_instance_goes_on_where_it_was(fleet: Fleet) -> None:
@@ -61,7 +61,7 @@ async def test_a_suspended_lone_instance_goes_on_where_it_was(fleet: Fleet) -> N
     await asyncio.sleep(4)
     service.resume()
     await assert_kept(fleet, crashes=1)
-    assert await leaders(fleet) == ["a"]
+    assert await fleet.leading() == ["a"]
 
 
 @pytest.mark.parametrize("how", ["cut", "freeze"])
@@ -81,7 +81,7 @@ async def test_a_leader_without_its_network_is_replaced(fleet: Fleet, proxy: Tcp
     await proxy.mend()
     verdict = await assert_kept(fleet, crashes=1)
     assert verdict.skipped == []
-    assert await leaders(fleet) == ["b"]
+    assert await fleet.leading() == ["b"]
 
 
 async def test_a_short_cut_costs_a_lone_instance_nothing(fleet: Fleet, proxy: TcpProxy) -> None:

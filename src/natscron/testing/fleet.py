@@ -94,6 +94,15 @@ class Fleet:
                         return self.services[name]
                 await asyncio.sleep(_POLL_S)
 
+    async def leading(self) -> list[str]:
+        """Who says of itself that it leads, once every running instance was asked. Instance ids must differ."""
+        said: dict[str, bool] = {}
+        async with asyncio.timeout(_SETTLE_S):
+            while {name for name, service in self.services.items() if service.running} - said.keys():
+                status = await self.status()
+                said[status["instance_id"]] = status["is_leader"]
+        return sorted(name for name, leads in said.items() if leads)
+
     # The API.
 
     async def api(self, what: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -151,7 +160,7 @@ class Fleet:
                 "num_replicas": self._replicas,
                 "duplicate_window": window_ns,
             }
-            await self._insist(f"STREAM.CREATE.{name}", config)
+            await self.insist(f"STREAM.CREATE.{name}", config)
         await self._hear(self.connection, self.heard)
         for url in nodes:
             view: list[Arrival] = []
@@ -170,7 +179,7 @@ class Fleet:
             await connection.subscribe(subject, take)
         await connection.flush()
 
-    async def _insist(self, api: str, body: object = None) -> dict[str, Any]:
+    async def insist(self, api: str, body: object = None) -> dict[str, Any]:
         """Ask JetStream until it answers (a cluster may be between leaders); at most 20 s."""
         async with asyncio.timeout(_API_S):
             while True:
@@ -178,9 +187,16 @@ class Fleet:
                     return await self.connection.js_request(api, body)
                 await asyncio.sleep(_POLL_S)
 
+    def heard_anywhere(self) -> list[Arrival]:
+        """Each run once, as it was heard first."""
+        first: dict[str, Arrival] = {}
+        for arrival in sorted((one for view in self._views for one in view), key=lambda one: one.at_ms):
+            first.setdefault(arrival.run_id, arrival)
+        return list(first.values())
+
     async def stream(self, name: str) -> list[Arrival]:
         """Everything in a stream, with the server's time of receipt."""
-        info = await self._insist(f"STREAM.INFO.{name}")
+        info = await self.insist(f"STREAM.INFO.{name}")
         count = int(info["state"]["messages"])
         found: list[Arrival] = []
         done = asyncio.Event()
@@ -211,7 +227,7 @@ class Fleet:
             "mem_storage": True,
             "num_replicas": 1,
         }
-        await self._insist(f"CONSUMER.CREATE.{name}", {"stream_name": name, "config": config})
+        await self.insist(f"CONSUMER.CREATE.{name}", {"stream_name": name, "config": config})
         async with asyncio.timeout(_API_S):
             await done.wait()
         await subscription.unsubscribe()
