@@ -102,7 +102,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """As the base class; suspended hosts' callbacks wait."""
         return super().call_soon(self._gate(callback, context), *args, context=context)
 
-    def call_at(  # type: ignore[override]
+    def call_at(
         self, when: float, callback: Callable[..., object], *args: object, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         """As the base class; suspended hosts' callbacks wait."""
