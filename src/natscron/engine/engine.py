@@ -24,6 +24,7 @@ from natscron.engine.table import Entry, JobTable
 from natscron.engine.target import Target
 from natscron.errors import (
     JobNotFoundError,
+    LimitExceededError,
     StorageError,
     WrongRevisionError,
 )
@@ -41,6 +42,7 @@ from natscron.model import (
     RunStatus,
     Trigger,
 )
+from natscron.schedule import zones
 from natscron.storage.protocol import RunQuery, Storage, Watch
 
 log = logging.getLogger("natscron.engine")
@@ -50,6 +52,10 @@ SERVICE_JOB: Final = "_service"
 _NODE_EVERY_S: Final = 5.0
 _NODE_GONE_S: Final = 15.0
 _SWEEP_EVERY_S: Final = 60.0
+_ZONES_EVERY_S: Final = 86_400.0
+_STOP_IDLE_S: Final = 2.0
+OPEN_MAX: Final = 10_000
+"""Open rows, above which no further run can be triggered by hand."""
 
 
 class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,8 +148,10 @@ class Engine:
         self._stopped = True
         self._leadership.stop(timeout_s)
         if self._tasks:
+            # Without a term there is nothing to release, and the candidate may be waiting for a store that is away.
+            bound = timeout_s + 5 if self.is_leader else _STOP_IDLE_S
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s + 5):
+                async with asyncio.timeout(bound):
                     await asyncio.gather(self._tasks[0], return_exceptions=True)
         tasks, self._tasks = self._tasks, []
         for task in tasks:
@@ -240,11 +248,16 @@ class Engine:
     ) -> str:
         """Have a job run now, once; works on any instance. The run's id.
 
-        ``key``: an idempotency key; the same key gives the same run, not another one. Raises JobNotFoundError.
+        ``key``: an idempotency key; the same key gives the same run, not another one. Raises JobNotFoundError, and
+        LimitExceededError while :data:`OPEN_MAX` runs are open already.
         """
         entry = self.table.get(job_id)
         if entry is None:
             raise JobNotFoundError(f"no job {job_id!r} to trigger: see the list of jobs")
+        if self._leadership.open_rows >= OPEN_MAX:
+            raise LimitExceededError(
+                f"{self._leadership.open_rows} runs are open, at most {OPEN_MAX} may be: wait until they are done"
+            )
         job = entry.job
         now = self._clock.now_ms()
         if key is None:
@@ -349,8 +362,12 @@ class Engine:
             await asyncio.sleep(_NODE_EVERY_S)
 
     async def _housekeeping(self) -> None:
+        zones_s = self._clock.trust_s()
         while True:
             await asyncio.sleep(_SWEEP_EVERY_S)
+            if self._clock.trust_s() - zones_s >= _ZONES_EVERY_S:
+                zones_s = self._clock.trust_s()
+                await self._reload_zones()
             if not self.is_leader:
                 continue
             try:
@@ -358,6 +375,17 @@ class Engine:
                 await self._storage.sweep()
             except (StorageError, TimeoutError) as error:
                 log.debug("housekeeping put off", extra={"error": str(error)})
+
+    async def _reload_zones(self) -> None:
+        """Zone rules change a few times a year: forget them daily, and plan again what lies in a zone."""
+        zones.clear_cache()
+        for i, entry in enumerate(self.table.entries()):
+            spec = entry.job.schedule
+            zoned = spec is not None and (spec.tz is not None or "TZ=" in (spec.cron or ""))
+            if zoned and self.table.get(entry.job.id) is entry:
+                self._leadership.job_changed(entry.job.id, entry)
+            if i % 256 == 255:  # noqa: PLR2004 - about 2 ms of work
+                await asyncio.sleep(0)
 
     async def _remove_done(self) -> None:
         """Once jobs that finished longer ago than they are kept."""

@@ -107,6 +107,11 @@ class Leadership:
         self._started_ms: Ms = 0
         self._first_seq = 0
 
+    @property
+    def open_rows(self) -> int:
+        """How many runs are laid down as open rows, by anybody."""
+        return len(self._rows)
+
     def loaded(self, started_ms: Ms) -> None:
         """The first views are complete; ``started_ms`` is when this instance began to look."""
         self._started_ms = started_ms
