@@ -13,6 +13,8 @@ import argparse
 import asyncio
 import contextlib
 import itertools
+import logging
+import random
 import statistics
 import tempfile
 import time
@@ -27,6 +29,7 @@ from natscron.testing.nats import NatsCluster, NatsServer
 
 JOBS: Final = 100
 STEP_MS: Final = 10
+LEASE_S: Final = 2.0
 SETTINGS: Final = {"HISTORY__PER_JOB": "10000", "LOG__LEVEL": "info"}
 
 
@@ -146,6 +149,8 @@ async def _ended(fleet: Fleet, rounds: int, *, clean: bool) -> list[float]:
     for _ in range(rounds):
         leader = await fleet.leader()
         await fleet.passed(fleet.clock.now_ms())
+        # At any time between two renewals of the lease.
+        await asyncio.sleep(random.random() * LEASE_S / 3)  # noqa: S311 - not a secret
         ended = now_ms()
         if clean:
             leader.terminate()
@@ -233,6 +238,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=3, help="deaths of a node")
     parser.add_argument("--only", choices=PARTS, action="append", help="this part; may be given several times")
     args = parser.parse_args()
+    logging.disable(logging.ERROR)  # this process's own connections are lost along with the services'
     for name in args.only or PARTS:
         asyncio.run(PARTS[name](args))
 
