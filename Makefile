@@ -12,6 +12,7 @@ WORKERS ?= 2
 # More arguments for the program behind a target: make run RUN_ARGS="--for 10s", make test TEST_ARGS="-k lease".
 RUN_ARGS ?=
 TEST_ARGS ?=
+BENCH_ARGS ?=
 IMAGE ?= nats-cron:latest
 
 .PHONY: help run test lint format bench soak build docker install clean
@@ -26,7 +27,7 @@ $(STAMP): pyproject.toml
 		{ echo "natscron needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip==$(PIP_VERSION)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[server,ws]" --group dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[server,uvloop,ws]" --group dev
 	@touch $@
 
 install: $(STAMP) ## Set up the virtual environment.
@@ -48,8 +49,8 @@ format: $(STAMP) ## Format the code and mend what ruff can mend.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## Measure; each benchmark prints its figures. Takes minutes.
-	@set -e; for file in benchmarks/[a-z]*.py; do echo "== $$file"; PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python "$$file"; done
+bench: $(STAMP) ## Measure; one table of figures. Takes minutes. One alone: BENCH_ARGS=burst
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python benchmarks/bench.py $(BENCH_ARGS)
 
 soak: $(STAMP) ## Run the tests that take minutes.
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m soak $(TEST_ARGS) $(TESTS)

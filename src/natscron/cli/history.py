@@ -122,7 +122,7 @@ def _fresh(run: Body, seen: dict[tuple[object, ...], None]) -> bool:
 
 def _since_ms(text: str, now_ms: int) -> int:
     from natscron.durations import parse_duration_ms  # noqa: PLC0415 - only with --since
-    from natscron.errors import ValidationError  # noqa: PLC0415
+    from natscron.errors import ValidationError  # noqa: PLC0415 - only with --since
 
     at_ms = instant_ms(text)
     if at_ms is not None:

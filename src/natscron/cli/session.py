@@ -46,7 +46,7 @@ class DurationType(click.ParamType[int]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Milliseconds. Fails as a usage error."""
         from natscron.durations import parse_duration_ms  # noqa: PLC0415 - not needed to draw help
-        from natscron.errors import ValidationError  # noqa: PLC0415
+        from natscron.errors import ValidationError  # noqa: PLC0415 - not needed to draw help
 
         if isinstance(value, int):
             return value

@@ -12,7 +12,7 @@ from typing import Final
 from natscron.engine.journal import Ready
 from natscron.engine.planner import Due
 from natscron.engine.target import Dispatch, Refusal, Target
-from natscron.errors import LimitExceededError
+from natscron.errors import LimitExceededError, MalformedInputError
 from natscron.ids import RunIds
 from natscron.model import Job, Ms, Overlap, Reason, Run, RunStatus
 from natscron.storage.protocol import LeaderLink
@@ -65,6 +65,9 @@ class Encoder:
             staged = self._link.stage(message)
         except LimitExceededError as error:
             self._refused(due, run_id, Refusal(Reason.TOO_LARGE, str(error)))
+            return None
+        except MalformedInputError as error:
+            self._refused(due, run_id, Refusal(Reason.INVALID_JOB, str(error)))
             return None
         may_skip = job.overlap is Overlap.SKIP
         return Ready(due.due_ms, due.slot_ms, due.cursor, due.trigger, run_id, delivery, staged, job.id, may_skip)

@@ -40,7 +40,7 @@ from natscron.engine.storetime import StoreClock
 from natscron.engine.table import Entry, JobTable
 from natscron.engine.target import Dispatch, Refusal, Target
 from natscron.engine.trust import Trust
-from natscron.errors import LeadershipLostError, LimitExceededError, StorageError
+from natscron.errors import LeadershipLostError, LimitExceededError, MalformedInputError, StorageError
 from natscron.model import (
     DEFAULT_TIMEOUT_MS,
     Delivery,
@@ -323,8 +323,9 @@ class Term:
                 continue
             try:
                 staged.append(self.link.stage(message))
-            except LimitExceededError as error:
-                self.flights.refuse(flight, Reason.TOO_LARGE, str(error), now)
+            except (LimitExceededError, MalformedInputError) as error:
+                reason = Reason.TOO_LARGE if isinstance(error, LimitExceededError) else Reason.INVALID_JOB
+                self.flights.refuse(flight, reason, str(error), now)
                 continue
             self.flights.sent(flight, now)
             rows.append(flight.as_row(self.lease.epoch))

@@ -27,6 +27,8 @@ IMPLEMENTATION: Final = "natscron"
 
 _EVERY_S: Final = 3.0
 _LISTEN_S: Final = 0.25
+_MISSES: Final = 2
+"""Looks in a row without an answer, after which an instance counts as gone."""
 _TIMEOUT_S: Final = 1.0
 _STALE_S: Final = 35.0
 _NAMED_MAX: Final = 5
@@ -45,6 +47,8 @@ class GoWatch:
         self._clock = clock
         self._bucket = _BUCKETS.get(jobs_bucket)
         self._reason: str | None = None
+        self._misses = 0
+        self._answered: list[str] = []
         self._leader_seq = 0
         self._leader_since_s = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -73,6 +77,7 @@ class GoWatch:
         leader, instances = await asyncio.gather(self._leader_alive(), self._instances())
         if leader is None and instances is None:
             return
+        instances = self._settled(instances or [])
         found: list[str] = []
         if leader:
             found.append(f"its leader key in the bucket {self._bucket} is being renewed")
@@ -88,6 +93,13 @@ class GoWatch:
             logger.warning("Not leading", extra={"reason": self._reason})
         elif before is not None and self._reason is None:
             logger.info("No instance of the Go version is left")
+
+    def _settled(self, instances: list[str]) -> list[str]:
+        """A busy instance may answer late once, and to lead beside it would double runs: one silence is no departure."""
+        self._misses = 0 if instances else self._misses + 1
+        if instances or self._misses >= _MISSES:
+            self._answered = instances
+        return self._answered
 
     async def _keep(self) -> None:
         while True:
