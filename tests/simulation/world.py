@@ -55,6 +55,10 @@ class SimTarget:
     def delivery_of(self, job: Job) -> Delivery:
         return Delivery.CORE if job.delivery is Delivery.AUTO else job.delivery
 
+    def admits(self, job: Job) -> str | None:
+        del job
+        return None
+
     def encode(self, job: Job, dispatch: Dispatch, delivery: Delivery) -> Outgoing | Refusal:
         if "refused" in job.labels:
             return Refusal(Reason.RESERVED_SUBJECT, "refused by the test")

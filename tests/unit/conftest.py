@@ -116,8 +116,8 @@ class Store:
 class Engine:
     """Knows the table and nothing of time."""
 
-    def __init__(self) -> None:
-        self.table = JobTable(10_000_000)
+    def __init__(self, policy: SubjectPolicy) -> None:
+        self.table = JobTable(10_000_000, lambda job: policy.refusal(job.id))
         self.is_leader = False
         self.mark: Mark | None = None
         self.triggered: list[tuple[str, Any, str | None]] = []
@@ -162,10 +162,10 @@ class World:
     """A service without a network."""
 
     def __init__(self, limits: Limits | None = None, max_reply: int = 1 << 20) -> None:
-        self.engine = Engine()
+        policy = SubjectPolicy.for_service("nats-cron")
+        self.engine = Engine(policy)
         self.store = Store(self.engine.table)
         self.streams = StreamMap()
-        policy = SubjectPolicy.for_service("nats-cron")
         store = cast("Storage", self.store)
         context = Context(
             name="nats-cron",

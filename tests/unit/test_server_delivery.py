@@ -83,6 +83,8 @@ def test_a_new_revision_of_a_job_is_encoded_anew(target: SubjectTarget) -> None:
 @pytest.mark.parametrize("subject", ["$SYS.x", "_INBOX.a", "nats-cron.jobs.create", "a.*", "a..b", "a\r\nPUB b 0"])
 def test_a_row_with_a_forbidden_subject_is_never_published(target: SubjectTarget, subject: str) -> None:
     assert refused(target, Job(id=subject)).reason == Reason.RESERVED_SUBJECT
+    assert target.admits(Job(id=subject)) == refused(target, Job(id=subject)).error
+    assert target.admits(Job(id="a.b")) is None
 
 
 def test_a_row_that_cannot_be_honoured_is_refused_with_its_error(target: SubjectTarget) -> None:

@@ -161,9 +161,57 @@ async def test_preview_shows_the_next_slots(world: "World") -> None:
     reply = await world.body(
         "jobs.preview", {"schedule": {"cron": "0 9 * * MON"}, "after": "2026-11-20T00:00:00Z", "count": 2}
     )
-    assert reply["slots"] == ["2026-11-23T09:00:00.000Z", "2026-11-30T09:00:00.000Z"]
+    assert reply == {
+        "slots": [
+            {"at": "2026-11-23T09:00:00.000Z", "local": "2026-11-23T09:00:00+00:00", "mark": ""},
+            {"at": "2026-11-30T09:00:00.000Z", "local": "2026-11-30T09:00:00+00:00", "mark": ""},
+        ],
+        "description": "at 09:00 on Monday, UTC",
+    }
     await world.body("jobs.create", job())
-    assert len((await world.body("jobs.preview", {"subject": "a.b"}))["slots"]) == 5
+    reply = await world.body("jobs.preview", {"subject": "a.b"})
+    assert len(reply["slots"]) == 5
+    assert reply["description"] == "every 30s"
+
+
+async def test_preview_of_a_stored_job_shows_wall_times_and_what_clock_changes_do(world: "World") -> None:
+    for subject, minute, fold in (("moved", "30 2", None), ("twice", "30 2", "both")):
+        schedule = {"cron": f"{minute} * * *", "tz": "Europe/Berlin"} | ({"dst_fold": fold} if fold else {})
+        await world.body("jobs.create", {"subject": subject, "schedule": schedule})
+    spring = await world.body("jobs.preview", {"subject": "moved", "after": "2027-03-27T12:00:00Z", "count": 1})
+    assert spring["slots"] == [
+        {"at": "2027-03-28T01:00:00.000Z", "local": "2027-03-28T03:00:00+02:00", "mark": "moved"}
+    ]
+    autumn = await world.body("jobs.preview", {"subject": "twice", "after": "2027-10-30T12:00:00Z", "count": 2})
+    assert [(slot["local"], slot["mark"]) for slot in autumn["slots"]] == [
+        ("2027-10-31T02:30:00+02:00", ""),
+        ("2027-10-31T02:30:00+01:00", "repeated"),
+    ]
+
+
+async def test_preview_of_a_row_that_only_the_go_version_would_store_shows_what_fires(world: "World") -> None:
+    world.store.write("a.b", b'{"subject":"a.b","schedule":{"cron":"1,,2 * * * *"}}')
+    reply = await world.body("jobs.preview", {"subject": "a.b", "after": "2027-01-01T00:00:00Z", "count": 2})
+    assert [slot["at"] for slot in reply["slots"]] == ["2027-01-01T00:01:00.000Z", "2027-01-01T00:02:00.000Z"]
+    assert reply["warnings"]
+
+
+async def test_a_row_whose_subject_is_not_allowed_is_invalid_in_every_read(world: "World") -> None:
+    await world.body("jobs.create", job("sound"))
+    world.store.write("nats-cron.status", b'{"subject":"nats-cron.status","schedule":{"every":"1s"}}')
+    entry = world.engine.table.get("nats-cron.status")
+    assert entry is not None
+    assert entry.schedule is None
+    shown = await world.body("jobs.get", {"subject": "nats-cron.status"})
+    assert (shown["state"], shown["next_run"]) == ("invalid", None)
+    assert "reserved" in shown["invalid"]
+    listed = await world.body("jobs.list", {"state": "invalid"})
+    assert [one["subject"] for one in listed["jobs"]] == ["nats-cron.status"]
+    for endpoint in ("jobs.preview", "jobs.trigger", "jobs.pause"):
+        code, _, text = await world.error(endpoint, {"subject": "nats-cron.status"})
+        assert code == 422
+        assert "reserved" in text
+    assert (await world.body("jobs.delete", {"subject": "nats-cron.status"}))["status"] == "deleted"
 
 
 # Runs.

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 import rich_click as click
 
-__all__ = ["Output", "instant_ms", "local_text", "rfc3339", "schedule_text", "shown_at", "span", "when"]
+__all__ = ["Output", "instant_ms", "rfc3339", "schedule_text", "shown_at", "span", "when"]
 
 _UNITS: Final = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000))
 _STATES: Final = {
@@ -112,11 +112,6 @@ def shown_at(at_ms: int, zone: str | None = None) -> str:
     at = _datetime(at_ms, _zone(zone))
     fraction = f".{at.microsecond // 1000:03d}" if at.microsecond else ""
     return f"{at:%Y-%m-%d %H:%M:%S}{fraction} {at.tzname()}"
-
-
-def local_text(at_ms: int, zone: str | None = None) -> str:
-    """The instant as RFC 3339 with the offset of ``zone`` (default and fallback UTC)."""
-    return _datetime(at_ms, _zone(zone)).isoformat(timespec="milliseconds" if at_ms % 1000 else "seconds")
 
 
 def _zone(name: str | None) -> tzinfo:

@@ -8,7 +8,7 @@ import rich_click as click
 
 from natscron.cli.arguments import looks_like_schedule, parse_schedule
 from natscron.cli.client import ApiClient, Body, NoAnswerError
-from natscron.cli.output import instant_ms, local_text, rfc3339, schedule_text, span, when
+from natscron.cli.output import instant_ms, rfc3339, schedule_text, span, when
 from natscron.cli.session import Session, complete_subject, examples, with_session
 from natscron.errors import InvalidScheduleError
 from natscron.model import ScheduleSpec
@@ -150,25 +150,13 @@ async def _of_job(client: ApiClient, subject: str, after_ms: int, count: int) ->
         # this second question fails with the same words.
         job = await client.call("jobs.get", {"subject": subject})
     else:
-        if all(isinstance(slot, dict) for slot in found.get("slots") or []):
-            return found
-        # Bare instants: the job's zone turns them into wall times.
-        job = await client.call("jobs.get", {"subject": subject})
-        return found | {"slots": [_in_zone(slot, job) for slot in found["slots"]]}
+        return found
     schedule = {key: value for key, value in (job.get("schedule") or {}).items() if value}
     return _offline(schedule, after_ms, count, anchor_ms=instant_ms(job.get("created_at")) or after_ms)
 
 
-def _in_zone(slot: object, job: Body) -> object:
-    at_ms = instant_ms(slot)
-    if at_ms is None:
-        return slot
-    zone = (job.get("schedule") or {}).get("tz")
-    return {"at": slot, "local": local_text(at_ms, zone if isinstance(zone, str) else None)}
-
-
 def _show(session: Session, found: Body, now_ms: int) -> None:
-    slots = [slot if isinstance(slot, dict) else {"at": slot} for slot in found.get("slots") or []]
+    slots = found.get("slots") or []
     if session.out.as_json:
         session.out.data({"description": found.get("description"), "slots": slots})
         return

@@ -87,7 +87,7 @@ class Engine:
         may_lead: Callable[[], str | None] | None = None,
         covered_until: Callable[[], Ms | None] | None = None,
     ) -> None:
-        self.table = JobTable(options.min_interval_ns)
+        self.table = JobTable(options.min_interval_ns, target.admits)
         self.history = HistoryWriter(storage)
         self.holder = Holder(options.instance, os.urandom(8).hex())
         self.started_at_ms = clock.now_ms()

@@ -18,6 +18,8 @@ from natscron.model import Job
 from natscron.schedule import Schedule, compile_schedule
 
 Listener = Callable[[str, "Entry | None"], None]
+Admits = Callable[[Job], str | None]
+"""Why a job can never be sent, None if it can: the target's word."""
 
 _WAITERS_MAX: Final = 10_000
 
@@ -33,10 +35,12 @@ class Entry:
         self.warnings = warnings
 
 
-def compile_entry(job: Job, min_interval_ns: int) -> Entry:
+def compile_entry(job: Job, min_interval_ns: int, admits: Admits = lambda _job: None) -> Entry:
     """Compile a stored job; one that cannot be honoured comes back with ``invalid`` set, and nothing is raised."""
     if job.invalid is None and job.schedule is None:
         job = _with_invalid(job, "the row has no schedule")
+    if job.invalid is None and (why := admits(job)) is not None:
+        job = _with_invalid(job, why)
     if job.invalid is not None or job.schedule is None:
         return Entry(job, None, ())
     try:
@@ -49,15 +53,15 @@ def compile_entry(job: Job, min_interval_ns: int) -> Entry:
 
 
 def _with_invalid(job: Job, why: str) -> Job:
-
     return msgspec.structs.replace(job, invalid=why)
 
 
 class JobTable:
     """All jobs by id, in the order of their last write (the order in which the Go version lists)."""
 
-    def __init__(self, min_interval_ns: int) -> None:
+    def __init__(self, min_interval_ns: int, admits: Admits = lambda _job: None) -> None:
         self.seq = 0
+        self._admits = admits
         self._min_interval_ns = min_interval_ns
         self._entries: dict[str, Entry] = {}
         self._listeners: list[Listener] = []
@@ -147,7 +151,7 @@ class JobTable:
         if known is not None and known.job.revision > job.revision:
             self._entries[job.id] = known
             return
-        entry = compile_entry(job, self._min_interval_ns)
+        entry = compile_entry(job, self._min_interval_ns, self._admits)
         self._entries[job.id] = entry
         for fn in self._listeners:
             fn(job.id, entry)

@@ -46,6 +46,13 @@ class Target(Protocol):
         """CORE, JETSTREAM or REQUEST: what the job's ``delivery`` comes to now (``auto`` resolved)."""
         ...
 
+    def admits(self, job: Job) -> str | None:
+        """Why this job can never be sent, None if it can; asked when it is loaded. Cheap, and never raises.
+
+        Firing asks again: :meth:`encode` refuses what this refuses.
+        """
+        ...
+
     def encode(self, job: Job, dispatch: Dispatch, delivery: Delivery) -> Outgoing | Refusal:
         """The message; never raises for any job: what cannot be encoded is a refusal.
 

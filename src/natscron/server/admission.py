@@ -25,13 +25,15 @@ class Admitted(msgspec.Struct, frozen=True):
 
 
 def schedule_of(
-    spec: ScheduleSpec | None, *, anchor_ms: Ms, seed: str, min_interval_ns: int
+    spec: ScheduleSpec | None, *, anchor_ms: Ms, seed: str, min_interval_ns: int, lenient: bool = False
 ) -> tuple[Schedule, tuple[str, ...]]:
     """Compile a schedule. Raises InvalidScheduleError with the text that Go's begins with."""
     if spec is None or (spec.every is None and spec.cron is None and spec.at is None):
         raise InvalidScheduleError(_MISSING)
     try:
-        compiled = compile_schedule(spec, anchor_ms=anchor_ms, seed=seed, min_interval_ns=min_interval_ns)
+        compiled = compile_schedule(
+            spec, anchor_ms=anchor_ms, seed=seed, min_interval_ns=min_interval_ns, lenient=lenient
+        )
     except InvalidScheduleError as error:
         raise _with_prefix(error) from None
     return compiled.schedule, tuple(compiled.warnings)

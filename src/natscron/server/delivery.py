@@ -128,6 +128,10 @@ class SubjectTarget(Target):
         """The job's own delivery, or what ``auto`` comes to by the streams known now."""
         return self._streams.resolve(job.id) if job.delivery is Delivery.AUTO else job.delivery
 
+    def admits(self, job: Job) -> str | None:
+        """Why the job's subject is not allowed, None if it is."""
+        return self._policy.refusal(job.id)
+
     def encode(self, job: Job, dispatch: Dispatch, delivery: Delivery) -> Outgoing | Refusal:
         """The message, or why there is none. Costs a few microseconds once the job's parts are kept."""
         parts = self._parts.get(job.id)

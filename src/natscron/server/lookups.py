@@ -5,14 +5,12 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-import msgspec
-
 from natscron.codec import job_view, ms_to_text, text_to_ms
 from natscron.codec.fields import schedule as read_schedule
 from natscron.engine.table import Entry
 from natscron.errors import JobNotFoundError, ValidationError
 from natscron.model import JobState
-from natscron.schedule import resolve_spec
+from natscron.schedule import describe, preview, resolve_spec
 from natscron.server.admission import schedule_of
 from natscron.server.context import Context
 from natscron.server.jobs import Input, Reply
@@ -47,7 +45,7 @@ class Lookups:
     async def page(self, data: Input, *, bounded: bool = True) -> Reply:
         """Jobs, oldest change first, as many as fit into one message (if ``bounded``); ``{"jobs":null}`` for none."""
         request = read(ListRequest, data, empty_is_default=True)
-        wanted = _filters(request, self.state_of)
+        wanted = _filters(request, self._engine.state_of)
         cursor = _cursor(request.cursor)
         await self._fresh.catch_up()
         # From here on the table is read at one moment; only the encoding below takes breaks.
@@ -99,38 +97,32 @@ class Lookups:
             spec, anchor_ms, seed = job.schedule, job.anchor_ms, job.id
         if spec is not None:
             spec = resolve_spec(spec, now_ms)
-        schedule, warnings = schedule_of(
-            spec, anchor_ms=anchor_ms, seed=seed, min_interval_ns=self._admission.min_interval_ns
-        )
-        slots: list[str] = []
-        slot = schedule.next_after_ms(after_ms)
-        while slot is not None and len(slots) < request.count:
-            slots.append(ms_to_text(slot))
-            slot = schedule.next_after_ms(slot)
-        reply: Reply = {"slots": slots}
+        # A stored schedule is read as leniently here as it was when it was loaded: it fires, so it can be shown.
+        lenient = request.schedule is None
+        warnings = schedule_of(
+            spec, anchor_ms=anchor_ms, seed=seed, min_interval_ns=self._admission.min_interval_ns, lenient=lenient
+        )[1]
+        assert spec is not None  # noqa: S101 - schedule_of refuses it
+        slots = preview(spec, after_ms, request.count, anchor_ms=anchor_ms, seed=seed, lenient=lenient)
+        reply: Reply = {
+            "slots": [{"at": ms_to_text(slot.at_ms), "local": slot.local, "mark": slot.mark} for slot in slots],
+            "description": describe(spec, seed=seed, lenient=lenient),
+        }
         if warnings:
             reply["warnings"] = list(warnings)
         return reply
 
     def view(self, entry: Entry) -> Reply:
-        """A job as replies show it; one whose subject is not allowed is shown as invalid, as it never runs."""
+        """A job as replies show it."""
         job = entry.job
-        if job.invalid is None and (why := self._admission.policy.refusal(job.id)) is not None:
-            job = msgspec.structs.replace(job, invalid=why)
         invalid = job.invalid is not None
         return job_view(
             job,
-            state=self.state_of(entry),
+            state=self._engine.state_of(entry),
             next_run_ms=None if invalid else self._engine.next_run_ms(job.id),
             last_run_ms=self._engine.last_run_ms(job.id),
             delivery_effective=None if invalid else self._target.delivery_of(job),
         )
-
-    def state_of(self, entry: Entry) -> JobState:
-        """What the job is doing."""
-        if self._admission.policy.refusal(entry.job.id) is not None:
-            return JobState.INVALID
-        return self._engine.state_of(entry)
 
     def _entry(self, subject: str) -> Entry:
         entry = self._engine.table.get(subject)
