@@ -95,7 +95,7 @@ class GoWatch:
             logger.info("No instance of the Go version is left")
 
     def _settled(self, instances: list[str]) -> list[str]:
-        """A busy instance may answer late once, and to lead beside it would double runs: one silence is no departure."""
+        """One silence is no departure: a busy instance may answer late, and to lead beside it would double runs."""
         self._misses = 0 if instances else self._misses + 1
         if instances or self._misses >= _MISSES:
             self._answered = instances
