@@ -107,8 +107,12 @@ class Reason(StrEnum):
     """The stored row cannot be honoured; see the job's error."""
     JOB_REMOVED = "job_removed"
     """The job was removed, or its target changed, before the run could be tried again."""
-    DEAD_LETTER = "dead_letter"
-    """Every attempt failed."""
+    LEADER_CHANGED = "leader_changed"
+    """The service: an instance took the lease."""
+    LEADER_RELEASED = "leader_released"
+    """The service: a leader stopped in order, and released the lease."""
+    HISTORY_DROPPED = "history_dropped"
+    """The service: so many records (``count``) were dropped because they could not be stored in time."""
 
 
 class ScheduleSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

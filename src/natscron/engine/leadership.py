@@ -2,8 +2,9 @@
 
 States: *standing by* (the planner is kept warm by following the leader's mark), *blocked* (it may not lead: configured
 so, a clock too far off, a Go instance alive) and *leading* (a :class:`~natscron.engine.term.Term` runs). A candidate
-watches the record and judges its age by its own clock; then it reads the record from the stream's leader, waits until
-its own view of the jobs is complete, and writes by compare-and-set. Refused: somebody else was faster. No answer: the
+watches the record and judges its age by its own clock; then it reads the record from the stream's leader (asking again
+at a quarter of the lease, because a stream that is between two leaders lets questions fall), waits until its own view of
+the jobs is complete, and writes by compare-and-set. Refused: somebody else was faster. No answer: the
 next round finds its own nonce in the record and takes it again under a new epoch.
 
 A term that fails, for whatever reason, is given up whole: the link is cut, the planner forgets what it decided, and
@@ -14,8 +15,8 @@ distances up to :data:`RETRY_MAX_S`, and said.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -43,9 +44,14 @@ from natscron.storage.protocol import LeaderLink, LeaseStore, Reply
 
 log = logging.getLogger("natscron.leader")
 
+_T = TypeVar("_T")
+
 RETRY_MAX_S: Final = 1.0
 _SKEWED_PAUSE_S: Final = 10.0
 _VIEW_WAIT_S: Final = 1.0
+_ASK_S: Final = 0.5
+_ASKS: Final = 10
+"""How long an answer is waited for before the same is asked again (a quarter of the lease, if that is more)."""
 _SLICE: Final = 256
 """Jobs planned before others may run: about 2 ms."""
 
@@ -239,12 +245,12 @@ class Leadership:
 
     async def _take(self, link: LeaderLink) -> Taken | None:
         """Take the lease by compare-and-set; None if somebody else has it after all."""
-        current = await link.read_lease()
+        current = await self._asked(link.read_lease)
         self.observed.saw(current, self._clock.trust_s())
         claim = self.observed.claim(self._holder, self._clock.trust_s(), self._options.lease_ms)
         if claim is Claim.HELD:
             return None
-        seq = await link.jobs_seq()
+        seq = await self._asked(link.jobs_seq)
         if not await self._table.wait_for(seq, _VIEW_WAIT_S):
             self._renew_jobs()
             raise StorageUnavailableError("the view of the jobs is behind; its watch is made anew")
@@ -272,6 +278,15 @@ class Leadership:
             lease = msgspec.structs.replace(lease, takeover_ms=now - skew)
         record = msgspec.structs.replace(record, lease=msgspec.structs.replace(lease, mark=mark))
         return Taken(self._pulled_back(record, clock), Trust(self._options.lease_ms / 1000, started), clock)
+
+    async def _asked(self, ask: Callable[[], Awaitable[_T]]) -> _T:
+        """Ask, and ask again soon: a stream between two leaders answers nothing, also not once it has the next one."""
+        patience_s = max(_ASK_S, self._options.lease_ms / 4_000)
+        for _ in range(_ASKS):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience_s):
+                    return await ask()
+        raise StorageUnavailableError(f"the store answered none of {_ASKS} questions, {patience_s} s apart")
 
     def _successor(self, current: LeaseRecord | None, seq: int, now: Ms) -> tuple[Lease, int]:
         """The lease to write after ``current``, and the revision that it replaces."""
@@ -347,7 +362,7 @@ class Leadership:
         for row in list(self._rows.values()):
             term.row_seen(row)
         log.info("leading", extra={"epoch": record.lease.epoch, "mark_ms": mark.instant_ms, "jobs": len(self._table)})
-        self._tell("leader_changed", f"epoch {record.lease.epoch}")
+        self._tell(Reason.LEADER_CHANGED, f"epoch {record.lease.epoch}")
         fire = asyncio.create_task(term.fire(), name="natscron fire")
         others = [
             asyncio.create_task(renewal.run(), name="natscron renew"),
@@ -392,7 +407,7 @@ class Leadership:
         await renewal.renew(None)
         await term.delete_closed_rows()
         log.info("lease released", extra={"epoch": term.lease.epoch, "open_runs": len(term.flights)})
-        self._tell("leader_released", f"epoch {term.lease.epoch}")
+        self._tell(Reason.LEADER_RELEASED, f"epoch {term.lease.epoch}")
         if self._stopping and len(term.flights):
             await term.drain(self._stop_timeout_s)
 
