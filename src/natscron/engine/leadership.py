@@ -3,9 +3,9 @@
 States: *standing by* (the planner is kept warm by following the leader's mark), *blocked* (it may not lead: configured
 so, a clock too far off, a Go instance alive) and *leading* (a :class:`~natscron.engine.term.Term` runs). A candidate
 watches the record and judges its age by its own clock; then it reads the record from the stream's leader (asking again
-at a quarter of the lease, because a stream that is between two leaders lets questions fall), waits until its own view of
-the jobs is complete, and writes by compare-and-set. Refused: somebody else was faster. No answer: the
-next round finds its own nonce in the record and takes it again under a new epoch.
+at a quarter of the lease, because a stream between two leaders lets questions fall), waits until its own view of the
+jobs is complete, and writes by compare-and-set. Refused: somebody else was faster. No answer: the next round finds its
+own nonce in the record and takes it again under a new epoch.
 
 A term that fails, for whatever reason, is given up whole: the link is cut, the planner forgets what it decided, and
 the next term, here or elsewhere, begins from the mark in the store. What cannot be reached is tried again at growing
