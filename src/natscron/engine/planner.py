@@ -69,10 +69,16 @@ class Cursor:
         return None if slot is None or slot <= self.after else slot
 
     def count(self, after_ms: Ms, until_ms: Ms, cap: int) -> int:
-        """Undecided slots in (after, until]; those shadowed are few and counted along."""
+        """Undecided slots in (after, until]; those shadowed are few and counted along.
+
+        ``cap`` bounds what has to be walked; an interval's slots are counted by arithmetic, exactly.
+        """
         end = until_ms if self.until is None or until_ms < self.until else self.until
         start = max(after_ms, self.after)
-        return self.schedule.count(start, end, cap) if end > start else 0
+        if end <= start:
+            return 0
+        # No more than one slot lies in a millisecond.
+        return self.schedule.count(start, end, cap if self.schedule.interval is None else end - start)
 
 
 class Due(msgspec.Struct, frozen=True):
