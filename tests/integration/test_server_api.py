@@ -146,6 +146,32 @@ async def test_a_write_is_read_at_once_through_another_instance(api: Api, own_na
         assert await api.server.list_jobs() == []
 
 
+async def test_the_last_run_is_the_same_whichever_instance_answers_also_after_a_failover(
+    api: Api, own_nats: NatsServer
+) -> None:
+    records = await api.client.subscribe("nats-cron.log.ran.*")
+    await api.client.flush()
+    for subject in ("ran.a", "ran.b"):
+        await api.ask("jobs.create", {"subject": subject, "schedule": {"every": "1h"}})
+        await api.ask("jobs.trigger", {"subject": subject})
+        await records.next_msg(timeout=5)
+    shown = {one["subject"]: one["last_run"] for one in await api.server.list_jobs()}
+    assert set(shown) == {"ran.a", "ran.b"}
+    assert None not in shown.values()
+    async with Server(ServerOptions(nats_url=own_nats.url, instance_id="i2", micro=False)) as other:
+        assert {one["subject"]: one["last_run"] for one in await other.list_jobs()} == shown
+        await api.server.stop()
+        async with asyncio.timeout(10):
+            while not other.is_leader:  # noqa: ASYNC110 - leadership tells nobody
+                await asyncio.sleep(0.02)
+        assert (await other.get_job("ran.a"))["last_run"] == shown["ran.a"]
+        assert {one["subject"]: one["last_run"] for one in await other.list_jobs()} == shown
+        # A job of the same name that is created later has not run yet.
+        await other.delete_job("ran.a")
+        await other.create_job({"subject": "ran.a", "schedule": {"every": "1h"}})
+        assert (await other.get_job("ran.a"))["last_run"] is None
+
+
 async def test_create_race_has_one_winner(api: Api) -> None:
     job = {"subject": "race", "schedule": {"every": "1h"}}
     replies = await asyncio.gather(*(api.ask("jobs.create", job) for _ in range(10)))

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from natscron.clock import SystemClock
-from natscron.errors import StorageUncertainError, ValidationError
+from natscron.errors import StorageUnavailableError, StorageUncertainError, ValidationError
 from natscron.ids import ulid
 from natscron.model import Delivery, Run, RunStatus
 from natscron.storage.nats import NatsStorage, NatsStorageOptions, history
@@ -179,3 +179,26 @@ async def test_a_stream_longer_than_the_scan_is_read_where_the_records_must_be(
     assert {run.job for run in await storage.list_runs(RunQuery(until_ms=between_ms))} == {"a"}
     assert len(await storage.list_runs(RunQuery(limit=1_000))) == 50
     assert [run.scheduled_at_ms for run in await storage.list_runs(RunQuery(run_id=wanted))] == [0]
+
+
+async def test_last_runs_of_one_and_of_thousands_are_the_newest_slots(storage: NatsStorage) -> None:
+    await storage.save_runs([a_run(f"j.{n % 2_500}", n) for n in range(5_000)])
+    assert await storage.last_runs(["j.7"]) == {"j.7": 2_507}
+    assert await storage.last_runs(["j.unknown"]) == {}
+    assert await storage.last_runs([]) == {}
+    asked = [f"j.{n}" for n in range(2_500)] + ["j.unknown", "nie. gehört"]
+    assert await storage.last_runs(asked) == {f"j.{n}": 2_500 + n for n in range(2_500)}
+
+
+async def test_slots_that_were_skipped_do_not_count_as_last_runs(storage: NatsStorage) -> None:
+    gap = Run(job="away", status=RunStatus.SKIPPED, from_ms=7, to_ms=9, count=3)
+    runs = [a_run("busy", 5), a_run("busy", 6, RunStatus.SKIPPED), a_run("never", 5, RunStatus.SKIPPED)]
+    await storage.save_runs([*runs, a_run("away", 3), a_run("away", 4), gap])
+    assert await storage.last_runs(["busy", "never", "away"]) == {"busy": 5, "away": 4}
+
+
+async def test_last_runs_without_the_log_stream_say_that_it_is_not_there(storage: NatsStorage) -> None:
+    await storage.connection.js_request(f"STREAM.DELETE.{storage.options.log_stream}")
+    for jobs in (["a"], ["a", "b"]):
+        with pytest.raises(StorageUnavailableError):
+            await storage.last_runs(jobs)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -120,6 +120,8 @@ class Engine:
         self.table = JobTable(10_000_000, lambda job: policy.refusal(job.id))
         self.is_leader = False
         self.mark: Mark | None = None
+        self.ran: dict[str, int] = {}
+        self.asked: list[int] = []
         self.triggered: list[tuple[str, Any, str | None]] = []
         self.recorded: list[Run] = []
 
@@ -138,8 +140,10 @@ class Engine:
             warnings=["w"],
         )
 
-    def last_run_ms(self, _job_id: str) -> int | None:
-        return None
+    async def last_runs(self, job_ids: Sequence[str]) -> Mapping[str, int]:
+        await asyncio.sleep(0)
+        self.asked.append(len(job_ids))
+        return {job_id: self.ran[job_id] for job_id in job_ids if job_id in self.ran}
 
     def next_run_ms(self, job_id: str) -> int | None:
         entry = self.table.get(job_id)

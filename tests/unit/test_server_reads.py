@@ -214,6 +214,19 @@ async def test_a_row_whose_subject_is_not_allowed_is_invalid_in_every_read(world
     assert (await world.body("jobs.delete", {"subject": "nats-cron.status"}))["status"] == "deleted"
 
 
+async def test_last_runs_are_asked_for_in_pages_and_those_of_an_earlier_job_left_out(world: "World") -> None:
+    for n in range(1500):
+        world.store.write(f"j.{n}", b'{"subject":"j.%d","schedule":{"every":"30s"},"natscron":{"reader":1}}' % n)
+    world.engine.ran = {"j.0": 1_700_000_100_000, "j.1": 1_600_000_000_000}
+    listed = (await world.body("jobs.list"))["jobs"]
+    assert world.engine.asked == [1024, 476]
+    assert [one["last_run"] for one in listed[:3]] == ["2023-11-14T22:15:00.000Z", None, None]
+    assert (await world.body("jobs.get", {"subject": "j.0"}))["last_run"] == "2023-11-14T22:15:00.000Z"
+    world.engine.asked.clear()
+    await world.body("jobs.list", {"limit": 7})
+    assert world.engine.asked == [7]
+
+
 # Runs.
 
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +18,7 @@ import msgspec
 from natscron import ids
 from natscron.clock import Clock
 from natscron.engine.history import HistoryWriter
+from natscron.engine.lastruns import LastRuns
 from natscron.engine.leadership import Leadership
 from natscron.engine.options import EngineOptions
 from natscron.engine.table import Entry, JobTable
@@ -108,6 +109,7 @@ class Engine:
             renew_jobs=self._renew_jobs,
             tell=self._service_record,
         )
+        self._last_runs = LastRuns(storage, clock, self._leadership.last_run, lambda: self.is_leader)
         self._stopped = False
         self._watches: list[Watch] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -203,9 +205,9 @@ class Engine:
             warnings=warnings,
         )
 
-    def last_run_ms(self, job_id: str) -> Ms | None:
-        """The newest slot of the job that this instance ran; None if it ran none."""
-        return self._leadership.last_run.get(job_id)
+    async def last_runs(self, job_ids: Sequence[str]) -> Mapping[str, Ms]:
+        """The newest slot that was run, by job, whoever ran it; without those of which none is known. Never fails."""
+        return await self._last_runs.of(job_ids)
 
     def next_run_ms(self, job_id: str) -> Ms | None:
         """The job's next slot; None if there is none. Computed, never stored."""

@@ -1,5 +1,6 @@
 """What the API needs of the engine, as a Protocol: tests put a small one in its place."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -33,8 +34,8 @@ class Deciding(Protocol):
         """The state now."""
         ...
 
-    def last_run_ms(self, job_id: str) -> Ms | None:
-        """When the job ran last, as far as this instance knows."""
+    async def last_runs(self, job_ids: Sequence[str]) -> Mapping[str, Ms]:
+        """The slots of the jobs' newest runs, as far as it is known; never fails."""
         ...
 
     def next_run_ms(self, job_id: str) -> Ms | None:

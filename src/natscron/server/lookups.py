@@ -2,14 +2,14 @@
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Final
 
 from natscron.codec import job_view, ms_to_text, text_to_ms
 from natscron.codec.fields import schedule as read_schedule
 from natscron.engine.table import Entry
 from natscron.errors import JobNotFoundError, ValidationError
-from natscron.model import JobState
+from natscron.model import JobState, Ms
 from natscron.schedule import describe, preview, resolve_spec
 from natscron.server.admission import schedule_of
 from natscron.server.context import Context
@@ -21,6 +21,8 @@ from natscron.server.subjects import go_accepts, matcher
 __all__ = ["Lookups"]
 
 _YIELD_EVERY: Final = 500
+_ASK_FOR: Final = 1024
+"""Jobs whose last runs are asked for at once."""
 _ROOM: Final = 1024
 """Bytes of a reply that are not jobs: braces, ``next``, ``total``, headers."""
 
@@ -40,7 +42,8 @@ class Lookups:
         """One job."""
         subject = read(SubjectRequest, data).subject
         await self._fresh.catch_up()
-        return self.view(self._entry(subject))
+        entry = self._entry(subject)
+        return self.view(entry, await self._engine.last_runs([subject]))
 
     async def page(self, data: Input, *, bounded: bool = True) -> Reply:
         """Jobs, oldest change first, as many as fit into one message (if ``bounded``); ``{"jobs":null}`` for none."""
@@ -63,24 +66,31 @@ class Lookups:
         stop = total if request.limit is None else min(total, start + request.limit)
         room = max(self._max_reply() - _ROOM, _ROOM) if bounded else None
         shown: list[dict[str, Any]] = []
-        for place in range(start, stop):
-            view = self.view(entries[place])
+        async for place, view in self._views(entries, start, stop):
             if room is not None:
                 room -= len(encode(view)) + 1
-                # One job larger than a message is shown without its payload rather than hiding all after it.
-                if room < 0 and not shown:
-                    view = {key: value for key, value in view.items() if key not in _LARGE}
-                elif room < 0:
+                if room < 0 and shown:
                     stop = place
                     break
-            shown.append(view)
-            if len(shown) % _YIELD_EVERY == 0:
-                await asyncio.sleep(0)
+            # One job larger than a message is shown without its payload rather than hiding all after it.
+            whole = room is None or room >= 0
+            shown.append(view if whole else {key: value for key, value in view.items() if key not in _LARGE})
         reply: Reply = {"jobs": shown}
         if stop < total and shown:
             reply["next"] = str(_revision(entries[stop - 1]))
         reply["total"] = total
         return reply
+
+    async def _views(self, entries: list[Entry], start: int, stop: int) -> AsyncIterator[tuple[int, Reply]]:
+        """Views with their places, and breaks for others in between."""
+        last_runs: Mapping[str, Ms] = {}
+        for place in range(start, stop):
+            if (place - start) % _ASK_FOR == 0:
+                asked = entries[place : min(place + _ASK_FOR, stop)]
+                last_runs = await self._engine.last_runs([entry.job.id for entry in asked])
+            elif (place - start) % _YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+            yield place, self.view(entries[place], last_runs)
 
     async def preview(self, data: Input) -> Reply:
         """When a schedule, or a stored job's, is due next."""
@@ -112,15 +122,18 @@ class Lookups:
             reply["warnings"] = list(warnings)
         return reply
 
-    def view(self, entry: Entry) -> Reply:
+    def view(self, entry: Entry, last_runs: Mapping[str, Ms]) -> Reply:
         """A job as replies show it."""
         job = entry.job
+        last_run_ms = last_runs.get(job.id)
+        if last_run_ms is not None and job.generation and last_run_ms < job.created_at_ms:
+            last_run_ms = None  # of a job that was deleted, and had the same subject
         invalid = job.invalid is not None
         return job_view(
             job,
             state=self._engine.state_of(entry),
             next_run_ms=None if invalid else self._engine.next_run_ms(job.id),
-            last_run_ms=self._engine.last_run_ms(job.id),
+            last_run_ms=last_run_ms,
             delivery_effective=None if invalid else self._target.delivery_of(job),
         )
 

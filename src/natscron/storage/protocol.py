@@ -274,6 +274,11 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True):
     offset: int = 0
 
 
+def slot_of(run: Run) -> Ms | None:
+    """The slot that a record says was run; None for a record about slots that were not."""
+    return None if run.status is RunStatus.SKIPPED else run.scheduled_at_ms
+
+
 class ExecutionStore(Protocol):
     """History: run and range records, bounded by count per job and by age."""
 
@@ -286,6 +291,14 @@ class ExecutionStore(Protocol):
 
     async def list_runs(self, query: RunQuery) -> Sequence[Run]:
         """Matching records."""
+        ...
+
+    async def last_runs(self, job_ids: Sequence[str]) -> Mapping[str, Ms]:
+        """The slot of each job's newest run; jobs without one are left out.
+
+        Meant for a page of thousands: cheap, maybe a moment behind, and without jobs whose newest records are all
+        about slots that were skipped, where finding an older run would cost too much.
+        """
         ...
 
     def follow_runs(self, job: str | None, fn: Callable[[Run], None]) -> Watch:

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from natscron.codec import decode_row, encode_row, key_of
 from natscron.errors import (
@@ -21,6 +21,7 @@ from natscron.storage.protocol import (
     RunQuery,
     StateSink,
     Watch,
+    slot_of,
 )
 
 
@@ -154,6 +155,16 @@ class MemoryStorage:
         found = [run for run in itertools.chain.from_iterable(jobs) if _matches(run, query)]
         found.sort(key=_instant, reverse=query.descending)
         return found[query.offset : query.offset + query.limit]
+
+    async def last_runs(self, job_ids: Sequence[str]) -> Mapping[str, Ms]:
+        """The slots of the newest runs."""
+        await self._turn()
+        found: dict[str, Ms] = {}
+        for job_id in job_ids:
+            slots = (slot_of(run) for run in reversed(self.cluster.runs.get(job_id, ())))
+            if (slot := next((one for one in slots if one is not None), None)) is not None:
+                found[job_id] = slot
+        return found
 
     def follow_runs(self, job: str | None, fn: Callable[[Run], None]) -> Watch:
         """Follow new records."""

@@ -8,11 +8,11 @@ connection of its own, made with the same servers and credentials.
 import asyncio
 import logging
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from natscron.clock import Clock, SystemClock
 from natscron.errors import StorageUnavailableError
-from natscron.model import Job, Node, OpenRow, Run
+from natscron.model import Job, Ms, Node, OpenRow, Run
 from natscron.storage.nats.history import NatsHistory
 from natscron.storage.nats.jobs import NatsJobs
 from natscron.storage.nats.link import open_link
@@ -172,6 +172,10 @@ class NatsStorage:
     async def list_runs(self, query: RunQuery) -> Sequence[Run]:
         """Matching records."""
         return await self._history.list_runs(query)
+
+    async def last_runs(self, job_ids: Sequence[str]) -> Mapping[str, Ms]:
+        """The slot of each job's newest run; jobs without one are left out."""
+        return await self._history.last_runs(job_ids)
 
     def follow_runs(self, job: str | None, fn: Callable[[Run], None]) -> Watch:
         """Call ``fn`` with each new record, live."""
