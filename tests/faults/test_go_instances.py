@@ -45,9 +45,10 @@ async def test_what_a_go_instance_covered_is_not_run_again(fleet: Fleet) -> None
     ours = fleet.start("ours")
     refusal = await ours.says("Not leading")
     assert "go-1" in refusal["reason"]
+    ours.forget()
     await fleet.create(every_second(4))
     assert (await fleet.status())["leader"] is None
-    await asyncio.sleep(6)
+    await asyncio.sleep(4)
     assert fleet.heard == []
     await ours_takes_over(fleet, go)
     # It comes back while ours leads: ours stands down, and takes over again where it ends.
@@ -56,11 +57,33 @@ async def test_what_a_go_instance_covered_is_not_run_again(fleet: Fleet) -> None
     await ours.says("lease released")
     released_ms = fleet.clock.now_ms()
     heard = len(fleet.heard)
-    await asyncio.sleep(6)
+    await asyncio.sleep(4)
     assert len(fleet.heard) == heard
     ours.forget()
     await ours_takes_over(fleet, go)
     assert not [a for a in fleet.heard[heard:] if a.slot_ms < released_ms]
+
+
+async def test_what_fell_due_after_a_go_leader_died_runs_although_its_key_lived_on(fleet: Fleet) -> None:
+    stream = {
+        "name": "KV_nats-cron-leader",
+        "subjects": ["$KV.nats-cron-leader.>"],
+        "max_msgs_per_subject": 1,
+        "max_age": 5_000_000_000,
+    }
+    await fleet.connection.js_request(f"STREAM.CREATE.{stream['name']}", stream)
+    await fleet.connection.request("$KV.nats-cron-leader.leader", b"nats-cron")
+    ours = fleet.start("ours")
+    assert "leader key" in (await ours.says("Not leading"))["reason"]
+    ours.forget()
+    await fleet.create(every_second(4))
+    await ours.says("leading")
+    until_ms = fleet.clock.now_ms()
+    await fleet.passed(until_ms)
+    ran = {(a.subject, a.slot_ms) for a in fleet.heard}
+    owed = {(s.subject, slot) for s in fleet.stretches for slot in s.slots(until_ms)}
+    assert len(owed) > 4
+    assert owed <= ran
 
 
 async def ours_takes_over(fleet: Fleet, go: Go) -> None:

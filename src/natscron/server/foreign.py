@@ -13,7 +13,8 @@ import logging
 from typing import Any, Final
 
 from natscron.clock import Clock
-from natscron.errors import StorageError
+from natscron.codec import text_to_ms
+from natscron.errors import NatscronError, StorageError
 from natscron.wire.connection import Connection
 from natscron.wire.discovery import ping_service
 from natscron.wire.failures import ApiError
@@ -51,6 +52,7 @@ class GoWatch:
         self._answered: list[str] = []
         self._leader_seq = 0
         self._leader_since_s = 0.0
+        self._leader_written_ms = 0
         self._task: asyncio.Task[None] | None = None
 
     def may_lead(self) -> str | None:
@@ -77,6 +79,11 @@ class GoWatch:
         leader, instances = await asyncio.gather(self._leader_alive(), self._instances())
         if leader is None and instances is None:
             return
+        if instances:
+            self.last_seen_ms = asked_ms
+        elif leader:
+            # The key outlives its writer by half a minute: what is proved is its last renewal.
+            self.last_seen_ms = max(self.last_seen_ms or 0, self._leader_written_ms)
         instances = self._settled(instances or [])
         found: list[str] = []
         if leader:
@@ -87,7 +94,6 @@ class GoWatch:
             found.append(f"a nats-cron that is not ours answers: {names}{more}")
         before, self._reason = self._reason, None
         if found:
-            self.last_seen_ms = asked_ms
             self._reason = f"an instance of the Go version is alive ({'; '.join(found)}); stop it, then this one leads"
         if self._reason is not None and before is None:
             logger.warning("Not leading", extra={"reason": self._reason})
@@ -128,6 +134,7 @@ class GoWatch:
         seq = int(message.get("seq", 0))
         if seq != self._leader_seq:
             self._leader_seq, self._leader_since_s = seq, now_s
+            self._leader_written_ms = _ms_of(message.get("time"))
         return now_s - self._leader_since_s < _STALE_S
 
     async def _instances(self) -> list[str] | None:
@@ -137,6 +144,14 @@ class GoWatch:
         except StorageError:
             return None
         return sorted({name for name in map(_foreign_name, answers) if name is not None})
+
+
+def _ms_of(time: object) -> int:
+    """When a message was stored; 0 where the server says nothing readable."""
+    try:
+        return text_to_ms(time) if isinstance(time, str) else 0
+    except NatscronError:
+        return 0
 
 
 def _foreign_name(answer: dict[str, Any]) -> str | None:
