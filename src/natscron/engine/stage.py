@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from natscron.engine.journal import Ready
+from natscron.engine.journal import CHUNK_BYTES, CHUNK_RUNS, Ready
 from natscron.engine.planner import Due
 from natscron.engine.target import Dispatch, Refusal, Target
 from natscron.errors import LimitExceededError, MalformedInputError
@@ -87,12 +87,31 @@ class Encoder:
         )
 
 
+class _Staged:
+    """The runs of one instant, cut into chunks while there is time for it."""
+
+    __slots__ = ("chunks", "count", "size")
+
+    def __init__(self) -> None:
+        self.chunks: list[list[Ready]] = []
+        self.count = 0
+        self.size = CHUNK_BYTES
+
+    def add(self, run: Ready) -> None:
+        if self.size >= CHUNK_BYTES or len(self.chunks[-1]) >= CHUNK_RUNS:
+            self.chunks.append([])
+            self.size = 0
+        self.chunks[-1].append(run)
+        self.size += run.staged.size
+        self.count += 1
+
+
 class Stage:
     """Encoded runs by due instant."""
 
     def __init__(self) -> None:
         self._instants: list[Ms] = []
-        self._runs: dict[Ms, list[Ready]] = {}
+        self._staged: dict[Ms, _Staged] = {}
         self._count = 0
 
     def __len__(self) -> int:
@@ -104,19 +123,31 @@ class Stage:
 
     def add(self, run: Ready) -> None:
         """Keep a run until its instant."""
-        runs = self._runs.get(run.due_ms)
-        if runs is None:
-            self._runs[run.due_ms] = [run]
+        staged = self._staged.get(run.due_ms)
+        if staged is None:
+            staged = self._staged[run.due_ms] = _Staged()
             heapq.heappush(self._instants, run.due_ms)
-        else:
-            runs.append(run)
+        staged.add(run)
         self._count += 1
 
-    def take(self, now_ms: Ms) -> list[Ready]:
-        """The runs due at or before ``now_ms`` whose job is as it was when they were encoded."""
-        due: list[Ready] = []
+    def take(self, now_ms: Ms) -> list[list[Ready]]:
+        """The runs due at or before ``now_ms`` whose job is as it was when they were encoded.
+
+        In chunks of one write each; small ones of instants that follow each other are put together.
+        """
+        taken: list[list[Ready]] = []
+        size = CHUNK_BYTES
         while self._instants and self._instants[0] <= now_ms:
-            runs = self._runs.pop(heapq.heappop(self._instants))
-            self._count -= len(runs)
-            due.extend([run for run in runs if run.cursor.alive])
-        return due
+            staged = self._staged.pop(heapq.heappop(self._instants))
+            self._count -= staged.count
+            last = len(staged.chunks) - 1
+            for i, chunk in enumerate(staged.chunks):
+                alive = [run for run in chunk if run.cursor.alive]
+                more = staged.size if i == last else CHUNK_BYTES
+                if taken and size + more <= CHUNK_BYTES and len(taken[-1]) + len(alive) <= CHUNK_RUNS:
+                    taken[-1].extend(alive)
+                    size += more
+                elif alive:
+                    taken.append(alive)
+                    size = more
+        return taken

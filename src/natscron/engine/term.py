@@ -253,17 +253,23 @@ class Term:
         self.flights.taken_over(flight, flight.deadline_ms)
         return False
 
-    async def _send(self, staged: list[Ready], due: list[Due]) -> None:
+    async def _send(self, staged: list[list[Ready]], due: list[Due]) -> None:
         """Hand over a window in chunks: first what is encoded already, then the rest as it is encoded."""
         chunk: list[Ready] = []
-        size = 0
-        items: list[Ready | Due] = [*staged, *due]
-        for i, item in enumerate(items):
-            run = item if isinstance(item, Ready) else self._prepared(item)
-            if run is None or (run.may_skip and self._skipped_for_overlap(run)):
-                continue
-            chunk.append(run)
-            size += run.staged.size
+        for i, runs in enumerate(staged):
+            chunk = runs
+            if any([run.may_skip for run in runs]):  # noqa: C419 - a list is faster, and this is the instant
+                chunk = [run for run in runs if not (run.may_skip and self._skipped_for_overlap(run))]
+            if chunk and (i < len(staged) - 1 or not due):
+                await self._commit(chunk)
+                await asyncio.sleep(0)
+                chunk = []
+        size = sum(run.staged.size for run in chunk)
+        for i, item in enumerate(due):
+            run = self._prepared(item)
+            if run is not None and not (run.may_skip and self._skipped_for_overlap(run)):
+                chunk.append(run)
+                size += run.staged.size
             if len(chunk) >= CHUNK_RUNS or size >= CHUNK_BYTES:
                 await self._commit(chunk)
                 chunk, size = [], 0
