@@ -4,6 +4,7 @@ import pytest
 from tests.faults.stories import assert_kept, every_second
 
 from natscron.testing.fleet import Fleet
+from natscron.wire.failures import Message
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +53,30 @@ async def test_a_kill_in_the_middle_of_a_burst_repeats_at_most_one_write(fleet: 
     await fleet.next_arrival()
     leader.kill()
     await assert_kept(fleet, crashes=1)
+
+
+async def test_requests_that_a_killed_leader_sent_are_not_sent_again(fleet: Fleet) -> None:
+    def work(message: Message) -> None:
+        if message.reply:
+            fleet.connection.publish_soon(message.reply, b"done")
+
+    await fleet.connection.subscribe("core.r.>", work)
+    fleet.start("a")
+    fleet.start("b")
+    schedules = ({"cron": "* * * * * *"}, {"every": "100ms"})
+    jobs = [
+        {"subject": f"core.r.{n}", "schedule": schedules[n % 2], "delivery": "request", "timeout": "3s"}
+        for n in range(20)
+    ]
+    await fleet.create(jobs)
+    for _ in range(2):
+        leader = await fleet.leader()
+        await fleet.passed(fleet.clock.now_ms())
+        leader.kill()
+        fleet.start(leader.name)
+        await fleet.passed(fleet.clock.now_ms())
+    verdict = await assert_kept(fleet, crashes=2)
+    assert verdict.skipped == []
 
 
 async def test_a_clean_stop_hands_over_without_loss_or_repeat(fleet: Fleet) -> None:

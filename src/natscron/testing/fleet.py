@@ -159,6 +159,8 @@ class Fleet:
                 "storage": "file",
                 "num_replicas": self._replicas,
                 "duplicate_window": window_ns,
+                # A stream that only captures must not answer requests in the workers' place.
+                "no_ack": name == "CAPTURE",
             }
             await self.insist(f"STREAM.CREATE.{name}", config)
         await self._hear(self.connection, self.heard)
