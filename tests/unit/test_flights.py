@@ -184,12 +184,13 @@ def test_an_earlier_trys_answer_is_not_taken_for_the_present_one() -> None:
     assert air.last == (RunStatus.COMPLETED, None, 2)
 
 
-def test_an_answer_while_a_retry_waits_is_too_late() -> None:
+@pytest.mark.parametrize("delivery", [Delivery.REQUEST, Delivery.JETSTREAM])
+def test_an_answer_while_a_retry_waits_is_too_late(delivery: Delivery) -> None:
     air = Air()
-    air.sent()
-    air.all.expire(NOW + 10_000, 10)
-    air.reply("r.1", GOOD, NOW + 10_100)
-    assert air.last == (RunStatus.PENDING, Reason.TIMEOUT, 1)
+    air.sent(delivery=delivery)
+    air.reply("r.1", AGAIN, NOW + 10)
+    air.reply("r.1", GOOD, NOW + 20)
+    assert air.last == (RunStatus.PENDING, Reason.NO_RESPONDERS, 1)
 
 
 def test_a_stream_that_does_not_acknowledge_is_asked_again_until_the_jobs_timeout() -> None:
