@@ -27,7 +27,7 @@ async def steady(jobs: int, seconds: int) -> None:
         cores = (service.cpu_s() - cpu) / (time.perf_counter() - began)
         memory = service.rss_mb()
         service.end()
-        runs = [run for run in await rig.captured(120) if from_ms <= run.slot_ms < until_ms]
+        runs = [run for run in await rig.captured(60 + seconds) if from_ms <= run.slot_ms < until_ms]
         late = [run.late_ms for run in runs]
         slots: dict[str, list[int]] = defaultdict(list)
         for run in runs:
