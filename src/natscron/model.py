@@ -200,6 +200,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """The row was written in the older form with ``target`` and is written back in it."""
     invalid: str | None = None
     """Why the row cannot be honoured; such a job is listed and never fires."""
+    newer: bool = False
+    """The row needs a later version of this code: an instance that sees it must not lead."""
 
     generation: int = 0
     revision: int = 0

@@ -49,6 +49,7 @@ class Observer:
         self.leases: list[LeaseRecord] = []
         self.rows: dict[str, OpenRow] = {}
         self.nodes: dict[tuple[str, str], Node] = {}
+        self.newer_ones: dict[str, str] = {}
         self._changed = asyncio.Event()
 
     def lease(self, record: LeaseRecord) -> None:
@@ -62,6 +63,13 @@ class Observer:
 
     def row_gone(self, run_id: str) -> None:
         self.rows.pop(run_id, None)
+        self._changed.set()
+
+    def newer(self, record: str, why: str | None) -> None:
+        if why is None:
+            self.newer_ones.pop(record, None)
+        else:
+            self.newer_ones[record] = why
         self._changed.set()
 
     def node(self, node: Node, stored_at_ms: Ms) -> None:
@@ -390,6 +398,25 @@ async def test_a_record_of_a_newer_version_does_not_stop_the_watch(
     await storage.submit_row(a_row("R1"))
     await observer.until(lambda: "R1" in observer.rows)
     assert observer.leases == []
+    await watch.close()
+
+
+async def test_records_of_a_newer_version_are_told_of_until_they_are_gone(
+    storage: NatsStorage, options: NatsStorageOptions, link: LeaderLink
+) -> None:
+    observer = Observer()
+    watch = storage.watch_state(observer)
+    await watch.ready()
+    keys = StateKeys(options)
+    for record in (keys.lease, keys.row("R1"), keys.row("R2")):
+        await storage.connection.request(record, b'{"reader":7}')
+    await observer.until(lambda: len(observer.newer_ones) == 3)
+    assert all("reader version 7" in why for why in observer.newer_ones.values())
+    await link.delete_rows(["R1"])
+    await observer.until(lambda: set(observer.newer_ones) == {keys.lease, keys.row("R2")})
+    await storage.connection.js_request(f"STREAM.PURGE.{options.state_stream}", {"filter": keys.row("R2")})
+    watch.renew()
+    await observer.until(lambda: set(observer.newer_ones) == {keys.lease})
     await watch.close()
 
 

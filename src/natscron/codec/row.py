@@ -80,6 +80,10 @@ _schedules = _Shared()
 _policies = _Shared()
 
 
+class NewerRowError(ValidationError):
+    """The row needs a higher reader version."""
+
+
 def encode_row(job: Job) -> bytes:
     """The row for ``job``. ``created_at_ms`` 0: a creating write; ``counts_from`` empty: counts from this write."""
     shown = content(job)
@@ -122,6 +126,7 @@ def decode_row(key: str, value: bytes, stamp: Stamp, limit: int | None = None) -
         return Job(
             id=job_id,
             invalid=str(error) or type(error).__name__,
+            newer=isinstance(error, NewerRowError),
             headers=_NOTHING,
             labels=_NOTHING,
             extra=_NOTHING,
@@ -201,7 +206,7 @@ def _owned(own: Any) -> _Owned:  # noqa: ANN401 - any JSON value
     # The reader comes first: a later version may have changed the shape of all the rest.
     reader = own.get("reader", 0) if isinstance(own, dict) else 0
     if isinstance(reader, int) and reader > READER:
-        raise ValidationError(f"the row needs reader version {reader}; this version reads up to {READER}")
+        raise NewerRowError(f"the row needs reader version {reader}; this version reads up to {READER}")
     return msgspec.convert(own, _Owned)
 
 

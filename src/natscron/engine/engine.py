@@ -298,6 +298,10 @@ class Engine:
         """An open row was deleted."""
         self._leadership.row_gone(run_id)
 
+    def newer(self, record: str, why: str | None) -> None:
+        """The lease or an open row needs a later version of this code, or no longer does."""
+        self._leadership.newer_seen(record, why)
+
     def node(self, node: Node, stored_at_ms: Ms) -> None:
         """An instance announced itself."""
         del stored_at_ms

@@ -1,11 +1,11 @@
 """The candidate for the lease, and what it does when it has it.
 
 States: *standing by* (the planner is kept warm by following the leader's mark), *blocked* (it may not lead: configured
-so, a clock too far off, a Go instance alive) and *leading* (a :class:`~natscron.engine.term.Term` runs). A candidate
-watches the record and judges its age by its own clock; then it reads the record from the stream's leader (asking again
-at a quarter of the lease, because a stream between two leaders lets questions fall), waits until its own view of the
-jobs is complete, and writes by compare-and-set. Refused: somebody else was faster. No answer: the next round finds its
-own nonce in the record and takes it again under a new epoch.
+so, a clock too far off, a Go instance alive, a record that only a later version can honour) and *leading* (a
+:class:`~natscron.engine.term.Term` runs). A candidate watches the record and judges its age by its own clock; then it
+reads the record from the stream's leader (asking again at a quarter of the lease, because a stream between two leaders
+lets questions fall), waits until its own view of the jobs is complete, and writes by compare-and-set. Refused: somebody
+else was faster. No answer: the next round finds its own nonce in the record and takes it again under a new epoch.
 
 A term that fails, for whatever reason, is given up whole: the link is cut, the planner forgets what it decided, and
 the next term, here or elsewhere, begins from the mark in the store. What cannot be reached is tried again at growing
@@ -34,6 +34,7 @@ from natscron.engine.term import Term
 from natscron.engine.trust import Trust, read
 from natscron.errors import (
     LeadershipLostError,
+    MalformedInputError,
     NatscronError,
     StorageError,
     StorageUnavailableError,
@@ -48,6 +49,7 @@ _T = TypeVar("_T")
 
 RETRY_MAX_S: Final = 1.0
 _SKEWED_PAUSE_S: Final = 10.0
+_UNREADABLE_PAUSE_S: Final = 5.0
 _VIEW_WAIT_S: Final = 1.0
 _ASK_S: Final = 0.5
 _ASKS: Final = 10
@@ -107,6 +109,7 @@ class Leadership:
         self._poke = asyncio.Event()
         self._stopping = False
         self._stop_timeout_s = 0.0
+        self._newer: dict[str, str] = {}
         self._skew_reason = ""
         self._skewed_until_s = 0.0
         self._term_lasted = False
@@ -137,6 +140,9 @@ class Leadership:
         """The table changed."""
         if entry is None:
             self.last_run.pop(job_id, None)
+        if self.term is not None and entry is not None and entry.job.newer:
+            # Whoever can honour it goes on from the mark in the store, which must not come to cover this row by us.
+            self.term.link.abort()
         if self.term is not None:
             self.term.job_changed(job_id, entry)
         elif self._warm and entry is None:
@@ -164,6 +170,15 @@ class Leadership:
         self._rows[row.run_id] = row
         if self.term is not None:
             self.term.row_seen(row)
+
+    def newer_seen(self, record: str, why: str | None) -> None:
+        """The lease or an open row needs a later version of this code; None: no longer."""
+        if why is None:
+            self._newer.pop(record, None)
+        else:
+            log.warning("a record needs a later version", extra={"record": record, "error": why})
+            self._newer[record] = why
+        self._poke.set()
 
     def row_gone(self, run_id: str) -> None:
         """An open row was deleted."""
@@ -194,6 +209,12 @@ class Leadership:
             except StorageError as error:
                 log.warning("cannot take the lease", extra={"error": str(error), "retry_s": delay})
                 delay = min(delay * 2, RETRY_MAX_S)
+            except MalformedInputError as error:
+                # What nobody can read, nobody may overwrite: it may be the mark of a later version.
+                self.blocked = f"the stored state cannot be used: {error}"
+                log.warning("not leading", extra={"reason": self.blocked, "retry_s": _UNREADABLE_PAUSE_S})
+                await self._pause(_UNREADABLE_PAUSE_S)
+                continue
             else:
                 continue
             await self._pause(delay)
@@ -203,7 +224,15 @@ class Leadership:
             return "this instance is configured not to lead"
         if self._clock.trust_s() < self._skewed_until_s:
             return self._skew_reason
-        return self._may_lead()
+        return self._newer_reason() or self._may_lead()
+
+    def _newer_reason(self) -> str | None:
+        """Which record needs a later version of this code, if any does."""
+        for job_id in self._table.newer:
+            entry = self._table.get(job_id)
+            if entry is not None:
+                return f"job {job_id!r}: {entry.job.invalid}; update this instance, or remove the job"
+        return next((f"{record}: {why}" for record, why in self._newer.items()), None)
 
     def _skewed(self, why: str) -> None:
         log.error(why)
@@ -254,6 +283,8 @@ class Leadership:
         if not await self._table.wait_for(seq, _VIEW_WAIT_S):
             self._renew_jobs()
             raise StorageUnavailableError("the view of the jobs is behind; its watch is made anew")
+        if self._newer_reason() is not None:
+            return None
         now = self._clock.now_ms()
         lease, revision = self._successor(current, seq, now)
         mark = lease.mark
@@ -343,6 +374,8 @@ class Leadership:
             self._planner.follow(mark)
         self._planner.ready()
         self._warm = False
+        if (why := self._newer_reason()) is not None:
+            raise LeadershipLostError(why)
         term = Term(
             link=link,
             record=record,

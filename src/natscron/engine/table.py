@@ -63,6 +63,8 @@ class JobTable:
         self.seq = 0
         self._admits = admits
         self._min_interval_ns = min_interval_ns
+        self.newer: set[str] = set()
+        """Jobs whose rows need a later version of this code."""
         self._entries: dict[str, Entry] = {}
         self._listeners: list[Listener] = []
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
@@ -153,10 +155,15 @@ class JobTable:
             return
         entry = compile_entry(job, self._min_interval_ns, self._admits)
         self._entries[job.id] = entry
+        if job.newer:
+            self.newer.add(job.id)
+        else:
+            self.newer.discard(job.id)
         for fn in self._listeners:
             fn(job.id, entry)
 
     def _remove(self, job_id: str) -> None:
         if self._entries.pop(job_id, None) is not None:
+            self.newer.discard(job_id)
             for fn in self._listeners:
                 fn(job_id, None)

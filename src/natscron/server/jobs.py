@@ -116,6 +116,11 @@ class Jobs:
         last: list[tuple[ParsedJob, Admitted]] = []
 
         def change(old: Job) -> Job:
+            if old.newer:
+                raise ValidationError(
+                    f"job {subject!r} cannot be changed by this instance ({old.invalid}); ask a newer one, put the job "
+                    "anew, or delete it"
+                )
             parsed = merge_job(old, data)
             job = parsed.job
             if "schedule" in parsed.given:

@@ -181,6 +181,10 @@ class StateSink(Protocol):
         """An open row was deleted."""
         ...
 
+    def newer(self, record: str, why: str | None) -> None:
+        """The lease or an open row needs a later version of this code; None: it is gone, or readable again."""
+        ...
+
     def node(self, node: Node, stored_at_ms: Ms) -> None:
         """An instance announced itself."""
         ...

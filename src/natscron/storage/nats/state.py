@@ -88,13 +88,15 @@ class _Adapter:
         self._keys = keys
         self._rows: set[str] = set()
         self._nodes: set[tuple[str, str]] = set()
-        self._before: tuple[set[str], set[tuple[str, str]]] | None = None
+        self._newer: set[str] = set()
+        """Records that need a later version of this code."""
+        self._before: tuple[set[str], set[tuple[str, str]], set[str]] | None = None
         """What was known when the watch was made anew, until the full set is there."""
 
     def on_reset(self) -> None:
-        before_rows, before_nodes = self._before or (set(), set())
-        self._before = (before_rows | self._rows, before_nodes | self._nodes)
-        self._rows, self._nodes = set(), set()
+        rows, nodes, newer = self._before or (set(), set(), set())
+        self._before = (rows | self._rows, nodes | self._nodes, newer | self._newer)
+        self._rows, self._nodes, self._newer = set(), set(), set()
 
     def on_message(
         self, subject: str, headers: dict[str, str] | None, data: bytes, seq: int, timestamp_ns: int
@@ -109,9 +111,16 @@ class _Adapter:
                 self._row(run_id, None if gone else data, seq)
             elif (who := self._keys.node_of(subject)) is not None:
                 self._node(who, None if gone else data, stored_at_ms)
+        except records.NewerRecordError as error:
+            self._newer.add(subject)
+            self._sink.newer(subject, str(error))
+            return
         except MalformedInputError as error:
-            # A newer version's record, or somebody's mistake: the others go on.
+            # Somebody's mistake: the others go on.
             logger.warning("state record %s cannot be used: %s", subject, error)
+        if subject in self._newer:
+            self._newer.discard(subject)
+            self._sink.newer(subject, None)
 
     def on_complete(self, _seq: int) -> None:
         before, self._before = self._before, None
@@ -119,6 +128,8 @@ class _Adapter:
             return
         for run_id in before[0] - self._rows:
             self._sink.row_gone(run_id)
+        for record in before[2] - self._newer:
+            self._sink.newer(record, None)
         for instance, nonce in before[1] - self._nodes:
             self._sink.node_gone(instance, nonce)
 
