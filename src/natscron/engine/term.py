@@ -185,13 +185,17 @@ class Term:
             now = self.clock.now_ms()
             self.journal.ensure_trusted()
             staged = self._stage.take(now)
+            decided = self.planner.decided
             window = self.planner.take(
                 now, self.table.seq, reference_ms=self._reference(), grace_floor_ms=floor, limit=_SLICE * 8
             )
             due = [*self._missed(window.missed), *window.due]
             if staged or due:
                 await self._send(staged, due)
-            self._windows.append((self.journal.last_n, self.planner.decided))
+            if self.planner.decided != decided:
+                # Else slots behind the mark went out, of a job that its maker had not seen, and more are to come: until
+                # the mark covers them, a successor must find their notes.
+                self._windows.append((self.journal.last_n, self.planner.decided))
             self._confirm()
             await self._tries(now)
             if window.more:

@@ -1,0 +1,56 @@
+"""Takeovers at instants that a drawn story hardly ever hits."""
+
+import asyncio
+
+import pytest
+from tests.simulation.world import World, job
+
+from natscron.engine import term as module
+from natscron.engine.term import Term
+from natscron.model import Ms, ScheduleSpec
+from natscron.testing.virtual import VirtualLoop
+
+
+def test_a_crash_between_two_parts_of_a_window_behind_the_mark_sends_nothing_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Eight slots at a time: the late job's slots come in several parts, while the mark stands still.
+    monkeypatch.setattr(module, "_SLICE", 1)
+    tries = Term._tries
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        world = World(loop, 1, instances=2)
+
+        async def stall(self: Term, now: Ms) -> None:
+            if self.planner.decided.jobs_seq < self.table.seq and len(world.faults) == 1:
+                # Long enough for a renewal to write the mark, and for the kill.
+                await asyncio.sleep(1.2)
+            await tries(self, now)
+
+        monkeypatch.setattr(Term, "_tries", stall)
+        for instance in world.instances:
+            await instance.start()
+        await world.create(job("steady", ScheduleSpec(every="1s")))
+        await asyncio.sleep(2)
+        leader = world.leader
+        assert leader is not None
+        assert leader.storage is not None
+        world.fault("deafen leader", 4)
+        leader.storage.deafen()
+        await world.create(job("late", ScheduleSpec(every="20ms")))
+        while not any(arrival.subject == "late" for arrival in world.arrivals):
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(1)
+        before = [arrival.run_id for arrival in world.arrivals if arrival.subject == "late"]
+        assert 8 <= len(before) < 16
+        world.fault("kill leader", 3)
+        await leader.kill()
+        await world.heal()
+        world.check()
+        await world.stop()
+        assert len([arrival for arrival in world.arrivals if arrival.run_id in before]) == len(before)
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(main())
