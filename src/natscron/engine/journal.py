@@ -81,8 +81,11 @@ class Journal:
             self._link.abort()
             raise LeadershipLostError("the trust in the lease ended before it was renewed")
 
-    async def commit(self, runs: Sequence[Ready]) -> Chunk:
-        """Hand over one chunk and its note; returns when the socket took it, not when it is stored."""
+    async def commit(self, runs: Sequence[Ready], sent: Callable[[Chunk], None] = lambda _: None) -> None:
+        """Hand over one chunk and its note; returns when the socket took it, not when it is stored.
+
+        ``sent`` is called as soon as the chunk is handed over: an answer may come while the socket is still busy.
+        """
         await self._gate()
         self.ensure_trusted()
         self.last_n += 1
@@ -92,8 +95,8 @@ class Journal:
         chunk = Chunk(self.last_n, runs, self._clock.now_ms(), self._clock.trust_s(), stored)
         self._unacked.append(chunk)
         stored.add_done_callback(self._answered)
+        sent(chunk)
         await self._link.drain()
-        return chunk
 
     async def commit_rows(self, staged: Sequence[Staged], rows: Sequence[OpenRow]) -> "asyncio.Future[None]":
         """Hand over messages whose record is their open rows (retries, triggers), rows last."""

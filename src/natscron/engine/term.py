@@ -54,6 +54,7 @@ from natscron.model import (
     Reason,
     Run,
     RunStatus,
+    Trigger,
 )
 from natscron.storage.protocol import LeaderLink, Reply, StateSnapshot
 
@@ -283,7 +284,10 @@ class Term:
             await self._commit(chunk)
 
     async def _commit(self, runs: list[Ready]) -> None:
-        chunk = await self.journal.commit(runs)
+        await self.journal.commit(runs, self._handed_over)
+
+    def _handed_over(self, chunk: Chunk) -> None:
+        runs = chunk.runs
         self._lateness.add(runs, chunk.sent_ms)
         self._on_ran({run.job_id: run.slot_ms for run in runs})
         for run in [run for run in runs if run.delivery is not Delivery.CORE]:
@@ -342,11 +346,11 @@ class Term:
             sent.append(flight)
         if not sent:
             return
-        stored = await self.journal.commit_rows(staged, rows)
+        # Before the bytes go: an answer may come while the socket is still busy, and must find the row to delete.
         for flight, row in zip(sent, rows, strict=True):
             flight.row = row
-            if flight.trigger.value == "manual":
-                self._on_ran({flight.job.id: flight.scheduled_ms})
+        stored = await self.journal.commit_rows(staged, rows)
+        self._on_ran({flight.job.id: flight.scheduled_ms for flight in sent if flight.trigger is Trigger.MANUAL})
         cores = [f for f in sent if f.delivery is Delivery.CORE]
         if cores:
             stored.add_done_callback(lambda done: self._cores_stored(done, cores))
