@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import re
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
@@ -231,25 +232,55 @@ async def test_a_trigger_is_run_and_its_record_found(api: Api) -> None:
     assert (record["status"], record["result"]) == ("completed", "42")
 
 
+HOSTILE = [
+    b"\xff\xfe",
+    b'{"subject":"x\xc3\x28","schedule":{"every":"1s"}}',
+    b'{"subject":"\\ud800","schedule":{"every":"1s"}}',
+    b"[" * 10_000 + b"]" * 10_000,
+    b'{"subject":"x","schedule":{"every":"1s"},"payload":' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+    b"[" * 50_000,
+    b'{"subject":"x","schedule":{"cron":"TZ=UTC"}}',
+    b'{"subject":"x","schedule":{"every":1e400}}',
+    b'{"subject":"x","schedule":{"every":"1e400s"}}',
+    b'{"subject":"x","schedule":{"every":"1s"},"retry":{"attempts":1e400}}',
+    b'{"count":1e400,"limit":1e400,"expected_revision":1e400,"attempt":1e400}',
+    b'{"subject":"\xff","schedule":{"every":"1s"}}',
+    b'{"subject":"a\\r\\nPUB x 1","schedule":{"every":"1s"}}',
+    b'{"subject":"a","schedule":{"every":"' + b"9" * 4000 + b'h"}}',
+    b'{"subject":"x","schedule":{"every":"0s"}}',
+    b'{"subject":"x","schedule":{"every":"-1s"}}',
+    b"9" * 100_000,
+    bytes(range(256)),
+]
+
+
 async def test_garbage_on_every_endpoint_leaves_the_service_as_it_was(api: Api) -> None:
-    await api.ask("jobs.create", {"subject": "sound", "schedule": {"every": "1h"}})
-    hostile = [
-        b"\xff\xfe",
-        b"[" * 50_000,
-        b'{"subject":"x","schedule":{"cron":"TZ=UTC"}}',
-        b'{"subject":"\xff","schedule":{"every":"1s"}}',
-        b'{"subject":"a\\r\\nPUB x 1","schedule":{"every":"1s"}}',
-        b'{"subject":"a","schedule":{"every":"' + b"9" * 4000 + b'h"}}',
-        b"9" * 100_000,
-        bytes(range(256)),
-    ]
+    ticks = await api.client.subscribe("sound")
+    await api.ask("jobs.create", {"subject": "sound", "schedule": {"every": "100ms"}, "payload": "still"})
+    chance = random.Random(20261120)  # noqa: S311 - the same bytes in every run
+    noise = [chance.randbytes(chance.randrange(1, 400)) for _ in range(40)]
     info = json.loads((await api.client.request("$SRV.INFO.nats-cron", timeout=5)).data)
     for endpoint in info["endpoints"]:
-        for data in hostile:
+        for data in HOSTILE + noise:
             message = await api.client.request(endpoint["subject"], data, timeout=5)
             assert isinstance(json.loads(message.data), dict)
-            assert (message.headers or {}).get("Nats-Service-Error-Code") != "500"
+            code = (message.headers or {}).get("Nats-Service-Error-Code")
+            assert code != "500", (endpoint["subject"], data[:80], message.data)
+            if endpoint["name"] in {"jobs-create", "jobs-put", "jobs-update"}:
+                assert code in {"400", "404", "422"}, (endpoint["subject"], data[:80])
     assert [one["subject"] for one in await api.server.list_jobs()] == ["sound"]
+    while ticks.pending_msgs:
+        await ticks.next_msg()
+    assert (await ticks.next_msg(timeout=5)).data == b"still"
+
+
+async def test_a_payload_over_the_limit_is_told_so_and_the_connection_lives(api: Api) -> None:
+    big = {"subject": "big", "schedule": {"every": "1h"}, "payload": "x" * 1_040_000}
+    reply = await api.ask("jobs.create", big)
+    assert reply.headers["Nats-Service-Error-Code"] == "413"
+    assert "payload" in reply.body["error"]
+    assert "limit" in reply.body["error"]
+    assert (await api.ask("jobs.list")).body == {"jobs": None}
 
 
 async def test_a_stream_that_captures_the_api_is_named_in_the_status(nats_server: NatsServer) -> None:
