@@ -22,10 +22,12 @@ def test_a_crash_between_two_parts_of_a_window_behind_the_mark_sends_nothing_aga
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         world = World(loop, 1, instances=2)
+        held_back = asyncio.Event()
 
         async def stall(self: Term, now: Ms) -> None:
             if self.planner.decided.jobs_seq < self.table.seq and len(world.faults) == 1:
                 # Long enough for a renewal to write the mark, and for the kill.
+                held_back.set()
                 await asyncio.sleep(1.2)
             await tries(self, now)
 
@@ -40,8 +42,8 @@ def test_a_crash_between_two_parts_of_a_window_behind_the_mark_sends_nothing_aga
         world.fault("deafen leader", 4)
         leader.storage.deafen()
         await world.create(job("late", ScheduleSpec(every="20ms")))
-        while not any(arrival.subject == "late" for arrival in world.arrivals):
-            await asyncio.sleep(0.05)
+        async with asyncio.timeout(10):
+            await held_back.wait()
         await asyncio.sleep(1)
         before = [arrival.run_id for arrival in world.arrivals if arrival.subject == "late"]
         assert 8 <= len(before) < 16

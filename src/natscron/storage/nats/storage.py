@@ -15,7 +15,7 @@ from natscron.errors import StorageUnavailableError
 from natscron.model import Job, Ms, Node, OpenRow, Run
 from natscron.storage.nats.history import NatsHistory
 from natscron.storage.nats.jobs import NatsJobs
-from natscron.storage.nats.link import open_link
+from natscron.storage.nats.link import NatsLeaderLink, open_link
 from natscron.storage.nats.options import NatsStorageOptions
 from natscron.storage.nats.provision import provision
 from natscron.storage.nats.state import NatsState
@@ -58,6 +58,7 @@ class NatsStorage:
         self._roles: tuple[NatsJobs, NatsState, NatsHistory] | None = None
         self._starting = asyncio.Lock()
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+        self._links: list[NatsLeaderLink] = []
         """Those still running; the connection holds each until it is closed."""
 
     @property
@@ -106,6 +107,10 @@ class NatsStorage:
         connection, self._connection = self._connection, None
         for watch in list(self._watches):
             await watch.close()
+        # A leader closes its own; what is still open has nobody any more who would.
+        links, self._links = self._links, []
+        for link in links:
+            link.abort()
         if roles is not None:
             roles[2].close()
         if window is not None:
@@ -147,7 +152,9 @@ class NatsStorage:
 
     async def open_link(self, on_reply: OnReply) -> LeaderLink:
         """Open a leader's own connection. Raises StorageUnavailableError."""
-        return await open_link(self.connection, self.options, on_reply)
+        link = await open_link(self.connection, self.options, on_reply)
+        self._links = [whole for whole in self._links if not whole.broken.is_set()] + [link]
+        return link
 
     def watch_state(self, sink: StateSink) -> Watch:
         """Follow the lease, open rows and nodes."""

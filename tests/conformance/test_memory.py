@@ -1,0 +1,31 @@
+"""The memory storage does what every storage has to."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from natscron.clock import SystemClock
+from natscron.storage.memory import MemoryCluster, MemoryStorage
+from natscron.testing.conformance import ExecutionStoreChecks, JobStoreChecks, LeaseStoreChecks
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def storage() -> AsyncIterator[MemoryStorage]:
+    storage = MemoryStorage(MemoryCluster(SystemClock()))
+    await storage.initialize()
+    yield storage
+    await storage.close()
+
+
+class TestJobs(JobStoreChecks):
+    pass
+
+
+class TestLease(LeaseStoreChecks):
+    pass
+
+
+class TestRuns(ExecutionStoreChecks):
+    pass
