@@ -107,6 +107,25 @@ async def test_the_leader_has_a_connection_of_its_own(nats_server: NatsServer) -
     await own.close()
 
 
+async def test_two_services_on_one_account_keep_apart(nats_server: NatsServer, client: Client) -> None:
+    first = ServerOptions(nats_url=nats_server.url, name="one")
+    second = ServerOptions(nats_url=nats_server.url, name="two")
+    async with Server(first) as one, Server(second) as two:
+        ticks = await client.subscribe("*.tick")
+        await client.flush()
+        for name in ("one", "two"):
+            job = json.dumps({"subject": f"{name}.tick", "schedule": {"every": "100ms"}}).encode()
+            for _ in range(3):
+                await client.request(f"{name}.jobs.put", job, timeout=5)
+        seen: set[str] = set()
+        async with asyncio.timeout(10):
+            while seen != {"one.tick", "two.tick"}:
+                seen.add((await ticks.next_msg(timeout=10)).subject)
+        assert (one.is_leader, two.is_leader) == (True, True)
+        assert [job["subject"] for job in await one.list_jobs()] == ["one.tick"]
+        assert [job["subject"] for job in await two.list_jobs()] == ["two.tick"]
+
+
 async def test_stop_is_idempotent_and_start_may_follow(nats_server: NatsServer) -> None:
     server = Server(ServerOptions(nats_url=nats_server.url))
     await server.stop()

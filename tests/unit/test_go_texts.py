@@ -216,6 +216,15 @@ async def test_unknown_jobs_are_not_found_by_every_call_and_nothing_is_written(w
     assert world.store.seq == 0
 
 
+async def test_an_update_to_a_bad_schedule_keeps_the_good_one(world: "World") -> None:
+    await world.body("jobs.create", job())
+    for schedule in ({"every": "0s"}, {"cron": "60 * * * *"}, {"cron": "TZ=UTC"}, {"every": "1h", "cron": "* * * * *"}):
+        for endpoint in ("jobs.update", "jobs.put"):
+            assert (await world.error(endpoint, {"subject": "a.b", "schedule": schedule}))[0] == 422
+    shown = await world.body("jobs.get", {"subject": "a.b"})
+    assert (shown["schedule"], shown["state"]) == ({"every": "1h"}, "active")
+
+
 async def test_a_pattern_ending_in_a_wildcard_for_the_rest_spares_its_own_prefix(world: "World") -> None:
     for subject in ("a", "a.b", "a.b.c", "te", "test"):
         await world.body("jobs.create", job(subject))
