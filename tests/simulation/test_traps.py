@@ -262,7 +262,7 @@ def test_a_change_counts_from_its_own_instant(
     async def story(world: World) -> None:
         await start(world)
         await world.create(job("a", SECONDS))
-        await until(world, 7.3)
+        await until(world, 6.8)
         leader = world.leader
         assert leader is not None
         if leaderless:
@@ -270,7 +270,9 @@ def test_a_change_counts_from_its_own_instant(
         await until(world, 7.5)
         await change(world)
         await until(world, 15.5)
-        assert sorted(slots(world)) == expected
+        # What was due without a leader, before the change, runs; a job that is removed takes it with it.
+        gone = {7} if leaderless and change in (_remove, _remove_and_add) else set()
+        assert sorted(slots(world)) == [slot for slot in expected if slot not in gone]
 
     told(story)()
 
