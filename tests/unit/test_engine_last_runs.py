@@ -49,15 +49,16 @@ class Here:
     def __init__(self) -> None:
         self.history = History()
         self.clock = Clock()
-        self.own: dict[str, int] = {}
+        self.last_run: dict[str, int] = {}
+        self.ran_before: dict[str, int] = {}
         self.leads = False
-        self.runs = LastRuns(cast("ExecutionStore", self.history), self.clock, self.own, lambda: self.leads)
+        self.runs = LastRuns(cast("ExecutionStore", self.history), self.clock, self, lambda: self.leads)
 
 
 async def test_a_leader_answers_from_memory_and_asks_only_for_the_rest() -> None:
     here = Here()
     here.leads = True
-    here.own.update(a=10)
+    here.last_run.update(a=10)
     here.history.slots = {"a": 9, "b": 5}
     assert await here.runs.of(["a", "b", "c"]) == {"a": 10, "b": 5}
     assert here.history.asked == [["b", "c"]]
@@ -65,16 +66,26 @@ async def test_a_leader_answers_from_memory_and_asks_only_for_the_rest() -> None
     assert len(here.history.asked) == 1
 
 
+async def test_a_leader_that_led_before_does_not_miss_what_others_ran_in_between() -> None:
+    here = Here()
+    here.leads = True
+    here.ran_before.update(a=10, b=10)
+    here.history.slots = {"a": 20}
+    assert await here.runs.of(["a", "b"]) == {"a": 20, "b": 10}
+    here.last_run.update(a=30)
+    assert await here.runs.of(["a"]) == {"a": 30}
+
+
 async def test_a_follower_takes_the_newer_of_the_history_and_its_own_past() -> None:
     here = Here()
-    here.own.update(a=10, b=10)
+    here.last_run.update(a=10, b=10)
     here.history.slots = {"a": 11, "b": 9, "c": 1}
     assert await here.runs.of(["a", "b", "c"]) == {"a": 11, "b": 10, "c": 1}
 
 
 async def test_without_a_history_the_answer_is_what_is_known_here() -> None:
     here = Here()
-    here.own.update(a=10)
+    here.last_run.update(a=10)
     here.history.error = StorageUnavailableError("no such stream")
     for _ in range(2):
         assert await here.runs.of(["a", "b"]) == {"a": 10}

@@ -109,7 +109,7 @@ class Engine:
             renew_jobs=self._renew_jobs,
             tell=self._service_record,
         )
-        self._last_runs = LastRuns(storage, clock, self._leadership.last_run, lambda: self.is_leader)
+        self._last_runs = LastRuns(storage, clock, self._leadership, lambda: self.is_leader)
         self._stopped = False
         self._watches: list[Watch] = []
         self._tasks: list[asyncio.Task[None]] = []

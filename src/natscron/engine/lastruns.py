@@ -1,16 +1,16 @@
 """When jobs ran last, the same whichever instance is asked.
 
 Who is authoritative: the leader for what it ran itself, the history for everything before and elsewhere. So an instance
-that leads answers from memory where it can; every other answer is the newer of the history's newest record and of what
-this instance ran when it led. The history is written a moment later than runs happen, and it may be off or away: then
-what is known here is all there is, and nobody waits for longer than :data:`_PATIENCE_S`. A history that does not answer
-at all is left alone for :data:`_PAUSE_S`.
+that leads answers from memory what it ran since it began to; every other answer is the newer of the history's newest
+record and of what this instance ran when it led. The history is written a moment later than runs happen, and it may be
+off or away: then what is known here is all there is, and nobody waits for longer than :data:`_PATIENCE_S`. A history
+that does not answer at all is left alone for :data:`_PAUSE_S`.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from natscron.clock import Clock
 from natscron.errors import StorageError, StorageUncertainError
@@ -25,12 +25,24 @@ _PATIENCE_S: Final = 1.5
 _PAUSE_S: Final = 10.0
 
 
-class LastRuns:
-    """Answers for :class:`~natscron.engine.engine.Engine`; ``own`` is what this instance ran, by job."""
+class Memory(Protocol):
+    """What this instance ran itself, by job."""
 
-    def __init__(
-        self, store: ExecutionStore, clock: Clock, own: Mapping[str, Ms], is_leader: Callable[[], bool]
-    ) -> None:
+    @property
+    def last_run(self) -> Mapping[str, Ms]:
+        """Since it began to lead, newest slots."""
+        ...
+
+    @property
+    def ran_before(self) -> Mapping[str, Ms]:
+        """When it led before; others may have led in between."""
+        ...
+
+
+class LastRuns:
+    """Answers for :class:`~natscron.engine.engine.Engine`; ``own`` is what this instance ran."""
+
+    def __init__(self, store: ExecutionStore, clock: Clock, own: Memory, is_leader: Callable[[], bool]) -> None:
         self._store = store
         self._clock = clock
         self._own = own
@@ -39,9 +51,10 @@ class LastRuns:
 
     async def of(self, job_ids: Sequence[str]) -> Mapping[str, Ms]:
         """The newest slot that was run, by job; without those of which none is known. Never fails."""
-        own = self._own
-        known = {job_id: own[job_id] for job_id in job_ids if job_id in own}
-        asked = [job_id for job_id in job_ids if job_id not in known] if self._is_leader() else list(job_ids)
+        now, before = self._own.last_run, self._own.ran_before
+        known = {job_id: before[job_id] for job_id in job_ids if job_id in before}
+        known |= {job_id: now[job_id] for job_id in job_ids if job_id in now}
+        asked = [job_id for job_id in job_ids if job_id not in now] if self._is_leader() else list(job_ids)
         if not asked or self._clock.trust_s() < self._not_before_s:
             return known
         try:

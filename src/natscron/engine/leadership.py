@@ -91,7 +91,9 @@ class Leadership:
         self.term: Term | None = None
         self.renewal: Renewal | None = None
         self.last_run: dict[str, Ms] = {}
-        """The newest slot that this instance ran, by job."""
+        """The newest slot that this instance ran since it began to lead, by job."""
+        self.ran_before: dict[str, Ms] = {}
+        """The same of earlier times: others may have led in between."""
         self._store = store
         self._target = target
         self._clock = clock
@@ -140,6 +142,7 @@ class Leadership:
         """The table changed."""
         if entry is None:
             self.last_run.pop(job_id, None)
+            self.ran_before.pop(job_id, None)
         if self.term is not None and entry is not None and entry.job.newer:
             # Whoever can honour it goes on from the mark in the store, which must not come to cover this row by us.
             self.term.link.abort()
@@ -376,6 +379,8 @@ class Leadership:
         self._warm = False
         if (why := self._newer_reason()) is not None:
             raise LeadershipLostError(why)
+        self.ran_before |= self.last_run
+        self.last_run.clear()
         term = Term(
             link=link,
             record=record,
