@@ -6,7 +6,7 @@ read messages may be older than what the stream's leader has acknowledged: nothi
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -15,7 +15,7 @@ from natscron.errors import StorageUnavailableError, StorageUncertainError
 from natscron.wire.connection import Connection
 from natscron.wire.failures import Message, NoRespondersError, status_of
 
-__all__ = ["MAX_SUBJECTS", "last_messages"]
+__all__ = ["MAX_SUBJECTS", "all_messages", "last_messages"]
 
 MAX_SUBJECTS: Final = 1_024
 _END: Final = "204"
@@ -53,8 +53,33 @@ async def last_messages(
     return found
 
 
+async def all_messages(
+    connection: Connection, stream: str, subject: str, *, limit: int, timeout_s: float
+) -> list[bytes] | None:
+    """The bodies of a subject's messages, oldest first; None: there are more than ``limit``.
+
+    Raises as :func:`last_messages` does.
+    """
+    found: list[bytes] = []
+    api = f"$JS.API.DIRECT.GET.{stream}"
+    request = {"seq": 1, "next_by_subj": subject, "batch": limit}
+    try:
+        async with asyncio.timeout(timeout_s):
+            more = await _ask(connection, api, request, lambda _, data: found.append(data))
+    except TimeoutError:
+        raise StorageUncertainError(f"no whole answer on {api} within {timeout_s} s") from None
+    return None if more else found
+
+
 async def _batch(connection: Connection, api: str, subjects: list[str], found: dict[str, bytes]) -> bool:
     """Ask once and put the answers into ``found``; whether some were left out."""
+    return await _ask(connection, api, {"multi_last": subjects}, found.__setitem__)
+
+
+async def _ask(
+    connection: Connection, api: str, request: Mapping[str, object], keep: Callable[[str, bytes], object]
+) -> bool:
+    """Ask once, hand subject and body of each answer to ``keep``; whether there is more."""
     over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     def take(message: Message) -> None:
@@ -63,7 +88,7 @@ async def _batch(connection: Connection, api: str, subjects: list[str], found: d
         headers = message.headers or {}
         status = status_of(message)
         if not status:
-            found[headers.get("Nats-Subject", "")] = message.data
+            keep(headers.get("Nats-Subject", ""), message.data)
         elif status == _END:
             over.set_result(headers.get("Nats-Num-Pending", "0") not in {"", "0"})
         elif status == _NONE:
@@ -77,7 +102,7 @@ async def _batch(connection: Connection, api: str, subjects: list[str], found: d
     inbox = connection.new_inbox()
     subscription = await connection.subscribe(inbox, take)
     try:
-        await connection.publish(api, msgspec.json.encode({"multi_last": subjects}), reply=inbox)
+        await connection.publish(api, msgspec.json.encode(request), reply=inbox)
         return await over
     finally:
         over.cancel()

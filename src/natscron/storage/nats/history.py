@@ -9,6 +9,7 @@ sequences at most; one job's records are one filter.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
@@ -24,7 +25,7 @@ from natscron.storage.nats.options import SERVICE_JOB, NatsStorageOptions
 from natscron.storage.protocol import RunQuery, slot_of
 from natscron.wire.connection import Connection
 from natscron.wire.consumer import Start, Watch
-from natscron.wire.direct import MAX_SUBJECTS, last_messages
+from natscron.wire.direct import MAX_SUBJECTS, all_messages, last_messages
 from natscron.wire.failures import ApiError
 from natscron.wire.kv import NO_MESSAGE, entry_of
 from natscron.wire.publisher import encode
@@ -54,8 +55,12 @@ READS: Final = 4
 """Reads of last runs at once: each may have a few hundred kilobytes under way."""
 DIRECT_S: Final = 1.0
 """How long 1,024 last records may take; an account that forbids direct reads does not answer at all."""
-DEEP: Final = 64
-"""Jobs whose records are all read to find their last run, in one call: at most 6,400 records by default."""
+DEEP: Final = 32
+"""Jobs whose records are all read to find their last run, in one call: at most 3,200 records by default."""
+DEEP_S: Final = 0.5
+"""How long that may take: a few milliseconds a job in a stream of a hundred thousand records."""
+DEEP_RECORDS: Final = 1_000
+"""The most records of a job that are read for that."""
 
 SKEW_MS: Final[Ms] = 60_000
 """How far an instance's clock may be behind the store's for its records to be found by their own time."""
@@ -149,12 +154,23 @@ class NatsHistory:
                     else:
                         skipped.append(subject)
                 await asyncio.sleep(0)
-            if skipped:
-                for entry in await self._read(skipped[:DEEP], 1, None):
-                    run = _readable(entry.subject, entry.data)
-                    if run is not None and (slot := slot_of(run)) is not None:
-                        found[subjects[entry.subject]] = slot
+            # Best effort: what took too long is left out, and what was found stays.
+            with contextlib.suppress(TimeoutError, StorageError):
+                async with asyncio.timeout(DEEP_S):
+                    for subject in skipped[:DEEP]:
+                        if (slot := await self._last_slot(subject)) is not None:
+                            found[subjects[subject]] = slot
         return found
+
+    async def _last_slot(self, subject: str) -> Ms | None:
+        """The slot of the newest record that is about a run, among all of a job's."""
+        stream, limit = self._options.log_stream, min(self._options.log_per_job, DEEP_RECORDS)
+        records = await all_messages(self._connection, stream, subject, limit=limit, timeout_s=DIRECT_S)
+        for data in reversed(records or ()):
+            run = _readable(subject, data)
+            if run is not None and (slot := slot_of(run)) is not None:
+                return slot
+        return None
 
     def follow_runs(self, job: str | None, fn: Callable[[Run], None]) -> Watch:
         """Call ``fn`` with each new record, live."""
