@@ -79,16 +79,16 @@ class RunIds:
         return _compose(slot_ms, _digest(self._prefix + len(raw).to_bytes(4, "big") + raw))
 
 
+def is_ulid(text: str) -> bool:
+    """Whether ``text`` is a ULID."""
+    return len(text) == ULID_LENGTH and text[0] <= "7" and all(char in _VALUE for char in text)
+
+
 def ulid_time_ms(text: str) -> int:
     """The time part of a ULID in milliseconds since 1970 UTC. Raises ValueError if ``text`` is not a ULID."""
-    if len(text) != ULID_LENGTH or text[0] > "7":
-        msg = f"not a ULID: {text!r} (26 characters of Crockford's base 32, the first at most 7)"
-        raise ValueError(msg)
+    if not is_ulid(text):
+        raise ValueError(f"not a ULID: {text!r} (26 characters of Crockford's base 32, the first at most 7)")
     value = 0
-    for char in text:
-        digit = _VALUE.get(char)
-        if digit is None:
-            msg = f"not a ULID: {text!r} has the character {char!r}"
-            raise ValueError(msg)
-        value = value << 5 | digit
-    return value >> 80
+    for char in text[:10]:
+        value = value << 5 | _VALUE[char]
+    return value

@@ -12,6 +12,10 @@ import msgspec
 Ms: TypeAlias = int
 
 
+SERVICE_JOB = "_service"
+"""Under which leader changes, invalid rows and lost history are recorded."""
+
+
 class Delivery(StrEnum):
     """How a run reaches its subject."""
 
@@ -83,6 +87,8 @@ class Reason(StrEnum):
     """Older than the catch-up window."""
     FOREIGN_LEADER = "foreign_leader"
     """A Go instance was alive on the account and is taken to have run it."""
+    ONCE_PASSED = "once_passed"
+    """A once slot that was over when it began to count: before its edit, or while the job was paused."""
     CLOCK_PULLED_BACK = "clock_pulled_back"
     """The mark lay further in the future than the allowed skew and was set back to now."""
     OVERLAP_SKIP = "overlap_skip"

@@ -48,7 +48,7 @@ def test_next_of_a_job_shows_its_description_its_own_wall_time_and_its_marks(pla
     service = Service({"jobs.preview": {"slots": [slot], "description": "at 02:30 every day, Europe/Berlin"}})
     lines = play(service, "next", "a.b").out.splitlines()
     assert lines[0] == "at 02:30 every day, Europe/Berlin"
-    assert lines[-1] == "Sun 2027-03-28 03:00:00 +02:00  in 71d  moved by a clock change"
+    assert lines[-1] == "Sun 2027-03-28 03:00:00 +02:00  in 71d 17h  moved by a clock change"
 
 
 def test_next_of_a_job_of_the_go_version_is_worked_out_here(play: Play) -> None:

@@ -135,7 +135,9 @@ def test_past_the_bound_the_oldest_are_dropped_and_counted(monkeypatch: pytest.M
         writer.start()
         assert await writer.flush(5)
         assert store.runs[0].run_id == "60"
-        assert len(store.runs) == 90
+        *kept, said = store.runs
+        assert len(kept) == 90
+        assert (said.job, said.reason, said.count) == ("_service", "history_dropped", 60)
         await writer.stop(1)
 
     virtual.run(story())

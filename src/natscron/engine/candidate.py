@@ -51,6 +51,12 @@ class Observed:
             return Claim.OWN
         return Claim.EXPIRED if self.expires_in_s(trust_s, own_lease_ms) <= 0 else Claim.HELD
 
+    def leader(self, trust_s: float, own_lease_ms: int) -> str | None:
+        """The instance that holds the lease; None if nobody does, or its holder let it run out."""
+        if self.record is None or self.record.lease.holder is None or self.expires_in_s(trust_s, own_lease_ms) <= 0:
+            return None
+        return self.record.lease.holder.instance
+
     def expires_in_s(self, trust_s: float, own_lease_ms: int) -> float:
         """Seconds until a lease that is not renewed may be taken."""
         if self.record is None:

@@ -30,6 +30,7 @@ from natscron.errors import (
     WrongRevisionError,
 )
 from natscron.model import (
+    SERVICE_JOB,
     Holder,
     JobState,
     LeaseRecord,
@@ -48,8 +49,6 @@ from natscron.storage.protocol import RunQuery, Storage, Watch
 
 log = logging.getLogger("natscron.engine")
 
-SERVICE_JOB: Final = "_service"
-"""Under which leader changes and invalid rows are recorded."""
 _NODE_EVERY_S: Final = 5.0
 _NODE_GONE_S: Final = 15.0
 _SWEEP_EVERY_S: Final = 60.0
@@ -193,7 +192,7 @@ class Engine:
             warnings.append(f"this host's clock is {renewal.skew_ms} ms off against the store's")
         return EngineStatus(
             is_leader=self.is_leader,
-            leader=lease.holder.instance if lease is not None and lease.holder is not None else None,
+            leader=self._leadership.observed.leader(now, self._options.lease_ms),
             epoch=lease.epoch if lease is not None else 0,
             mark_ms=lease.mark.instant_ms if lease is not None else None,
             instances=sorted(live | {self._options.instance}),
@@ -291,8 +290,7 @@ class Engine:
 
     def row(self, row: OpenRow, revision: int) -> None:
         """An open row was written."""
-        del revision
-        self._leadership.row_seen(row)
+        self._leadership.row_seen(row, revision)
 
     def row_gone(self, run_id: str) -> None:
         """An open row was deleted."""
@@ -361,7 +359,11 @@ class Engine:
                     await self._storage.announce(self._node())
             now = self._clock.trust_s()
             for key in [k for k, (_, seen) in self._nodes.items() if now - seen > 4 * _NODE_GONE_S]:
-                node, _ = self._nodes.pop(key)
+                # It may have been taken back while the one before was.
+                gone = self._nodes.pop(key, None)
+                if gone is None:
+                    continue
+                node, _ = gone
                 with contextlib.suppress(StorageError, TimeoutError):
                     async with asyncio.timeout(_NODE_EVERY_S):
                         await self._storage.retract(node)

@@ -40,6 +40,8 @@ from natscron.storage.protocol import Reply
 
 ACK_WAIT_MS: Final[Ms] = 5_000
 ROWS_MAX: Final = 5_000
+DOUBT_MS: Final[Ms] = 2_000
+"""After an inherited request's deadline: time for the leader before us to have recorded its end."""
 _ENDED_KEPT: Final = 10_000
 
 
@@ -136,7 +138,7 @@ class Flights:
         self._find_job = find_job
         self._instance = instance
         self._epoch = epoch
-        self._empty = asyncio.Event()
+        self._moved = asyncio.Event()
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._by_id: dict[str, Flight] = {}
         self._per_job: dict[str, int] = {}
@@ -150,6 +152,10 @@ class Flights:
         """Whether the run is on its way or ended lately: a row of it that is seen again says nothing new."""
         return run_id in self._by_id or run_id in self._ended
 
+    def on_its_way(self, run_id: str) -> bool:
+        """Whether the run is on its way."""
+        return run_id in self._by_id
+
     def busy(self, job_id: str) -> bool:
         """Whether a run of the job is on its way."""
         return self._per_job.get(job_id, 0) > 0
@@ -162,25 +168,34 @@ class Flights:
         return timers[0][0] if timers else None
 
     async def landed(self, cut: asyncio.Event) -> None:
-        """Wait until none is on its way any more, or ``cut`` is set."""
-        waits = [asyncio.ensure_future(self._empty.wait()), asyncio.ensure_future(cut.wait())]
+        """Wait until no answer to what was sent is awaited any more, or ``cut`` is set."""
+        ended = asyncio.ensure_future(cut.wait())
         try:
-            if self._by_id:
-                self._empty.clear()
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            while not ended.done() and any(
+                f.state is OpenState.RUNNING and not f.inherited for f in self._by_id.values()
+            ):
+                self._moved.clear()
+                moved = asyncio.ensure_future(self._moved.wait())
+                try:
+                    await asyncio.wait([moved, ended], return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    moved.cancel()
         finally:
-            for wait in waits:
-                wait.cancel()
+            ended.cancel()
 
     def sent(self, flight: Flight, now_ms: Ms) -> None:
         """The present try was handed over at ``now_ms``."""
         if flight.run_id not in self._by_id:
             self._by_id[flight.run_id] = flight
             self._per_job[flight.job.id] = self._per_job.get(flight.job.id, 0) + 1
+        inherited = flight.inherited
         flight.state = OpenState.RUNNING
         flight.inherited = False
         flight.started_ms = now_ms
         timeout = flight.job.timeout_ms or DEFAULT_TIMEOUT_MS
+        if inherited and flight.deadline_ms:
+            # What is left of its time may be nothing; the stream still has to be given the time to answer.
+            flight.deadline_ms = max(flight.deadline_ms, now_ms + ACK_WAIT_MS)
         if flight.delivery is Delivery.JETSTREAM:
             flight.deadline_ms = flight.deadline_ms or now_ms + timeout
             self._timer(flight, min(flight.deadline_ms, now_ms + ACK_WAIT_MS))
@@ -299,6 +314,7 @@ class Flights:
                 flight.attempt += 1
                 flight.next_at_ms = at
                 self._timer(flight, at)
+                self._moved.set()
                 return
         self._finish(flight, outcome, now_ms)
 
@@ -328,8 +344,7 @@ class Flights:
             del self._per_job[flight.job.id]
         if flight.row is not None:
             self.closed_rows.append(flight.run_id)
-        if not self._by_id:
-            self._empty.set()
+        self._moved.set()
 
     def _run(self, flight: Flight, outcome: Outcome, now_ms: Ms, status: RunStatus) -> Run:
         started = flight.started_ms or None

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from natscron.errors import StorageError
-from natscron.model import Run, RunStatus
+from natscron.model import SERVICE_JOB, Reason, Run, RunStatus
 from natscron.storage.protocol import ExecutionStore, RunQuery
 
 log = logging.getLogger("natscron.history")
@@ -46,6 +46,7 @@ class HistoryWriter:
 
     def __init__(self, store: ExecutionStore) -> None:
         self.dropped = 0
+        self._said = 0
         self._store = store
         self._queue: deque[Run | _Later] = deque()
         self._queued = 0
@@ -118,9 +119,25 @@ class HistoryWriter:
             await asyncio.sleep(_DELAY_S)
             await self._until_quiet()
             while self._queue:
-                await self._store_one(self._batch())
+                batch = self._batch()
+                try:
+                    await self._store_one(batch)
+                except Exception:
+                    # Records that cannot be stored at all must not keep those behind them.
+                    log.exception("history records dropped", extra={"records": len(batch)})
+                    self.dropped += len(batch)
+                else:
+                    self._say_dropped(batch)
                 await asyncio.sleep(0)
             self._idle.set()
+
+    def _say_dropped(self, stored: list[Run]) -> None:
+        """The store takes records again: say how many it did not get."""
+        lost, self._said = self.dropped - self._said, self.dropped
+        if lost:
+            at = max((run.finished_at_ms or run.scheduled_at_ms or 0) for run in stored)
+            reason = Reason.HISTORY_DROPPED
+            self.record(Run(job=SERVICE_JOB, status=RunStatus.FAILED, reason=reason, finished_at_ms=at, count=lost))
 
     async def _until_quiet(self) -> None:
         waited_s, before = 0.0, 0

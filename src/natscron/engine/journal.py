@@ -4,7 +4,8 @@ A NATS server handles one connection in order and a killed process leaves a pref
 stored proves that the messages before it went out. A chunk has at most :data:`CHUNK_RUNS` runs and about
 :data:`CHUNK_BYTES` bytes; a crash leaves at most one chunk whose messages went out without their note.
 
-Trust is checked before each chunk. Notes without an answer bound how much may have to be sent twice: at most
+Trust is checked before each chunk, and so is that no note waits for its answer longer than a lease.
+Notes without an answer bound how much may have to be sent twice: at most
 :data:`UNACKED_MAX` of them, and none older than :data:`UNACKED_AGE_S` while another chunk goes out; past that the
 journal waits. A note that is refused ends the leadership: what the store holds is then found out by the next one.
 """
@@ -77,6 +78,10 @@ class Journal:
         """Raise LeadershipLostError, with the link cut, unless the lease is trusted now."""
         if self.failed is not None:
             raise LeadershipLostError(f"the journal could not be written: {self.failed}") from self.failed
+        if self._unacked and self._clock.trust_s() - self._unacked[0].sent_trust_s > self._trust.lease_s:
+            # Renewals may go on while one note's answer is lost: then the mark would stand still for ever.
+            self._link.abort()
+            raise LeadershipLostError(f"note {self._unacked[0].n} got no answer within the lease")
         if not self._trust.holds(read(self._clock.host)):
             self._link.abort()
             raise LeadershipLostError("the trust in the lease ended before it was renewed")

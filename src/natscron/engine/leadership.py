@@ -107,7 +107,9 @@ class Leadership:
         self._tell = tell
         self._planner = Planner()
         self._warm = False
-        self._rows: dict[str, OpenRow] = {}
+        self._rows: dict[str, tuple[OpenRow, int]] = {}
+        self._newest: Lease | None = None
+        self._serving = False
         self._poke = asyncio.Event()
         self._stopping = False
         self._stop_timeout_s = 0.0
@@ -156,6 +158,7 @@ class Leadership:
     def lease_seen(self, record: LeaseRecord) -> None:
         """The lease changed."""
         self.observed.saw(record, self._clock.trust_s())
+        self._newest = record.lease
         term, renewal = self.term, self.renewal
         if renewal is not None and term is not None:
             try:
@@ -164,13 +167,13 @@ class Leadership:
                 self._skewed(str(error))
                 term.link.abort()
             return
-        if self._warm:
+        if self._warm and not self._serving:
             self._planner.follow(record.lease.mark)
         self._poke.set()
 
-    def row_seen(self, row: OpenRow) -> None:
+    def row_seen(self, row: OpenRow, revision: int) -> None:
         """An open row was written."""
-        self._rows[row.run_id] = row
+        self._rows[row.run_id] = (row, revision)
         if self.term is not None:
             self.term.row_seen(row)
 
@@ -209,7 +212,7 @@ class Leadership:
             except LeadershipLostError as error:
                 log.warning("leadership lost", extra={"reason": str(error)})
                 delay = 0.02 if self._term_lasted else min(delay * 2, RETRY_MAX_S)
-            except StorageError as error:
+            except (StorageError, NatscronError, TimeoutError) as error:
                 log.warning("cannot take the lease", extra={"error": str(error), "retry_s": delay})
                 delay = min(delay * 2, RETRY_MAX_S)
             except MalformedInputError as error:
@@ -218,6 +221,10 @@ class Leadership:
                 log.warning("not leading", extra={"reason": self.blocked, "retry_s": _UNREADABLE_PAUSE_S})
                 await self._pause(_UNREADABLE_PAUSE_S)
                 continue
+            except Exception:
+                # A defect ends the term and is told; the next term may well succeed, and standing still never does.
+                log.exception("leading failed")
+                delay = min(delay * 2, RETRY_MAX_S)
             else:
                 continue
             await self._pause(delay)
@@ -249,9 +256,8 @@ class Leadership:
 
     async def _warm_up(self) -> None:
         """Fill the planner from the newest mark, so that a takeover finds it ready."""
-        record = self.observed.record
-        if not self._warm and record is not None:
-            await self._fill(record.lease.mark)
+        if not self._warm and self._newest is not None:
+            await self._fill(self._newest.mark)
 
     async def _fill(self, mark: Mark) -> None:
         self._planner.restart(mark)
@@ -265,13 +271,21 @@ class Leadership:
 
     async def _lead(self) -> None:
         self._term_lasted = False
+        # Before the lease is taken: a fill of many jobs would use up its trust.
+        await self._warm_up()
         link = await self._store.open_link(self._replied)
         try:
             taken = await self._take(link)
             if taken is None:
                 return
+            self._serving = True
             await self._serve(link, taken)
+        except BaseException:
+            # Nothing more may leave over it.
+            link.abort()
+            raise
         finally:
+            self._serving = False
             self.term = self.renewal = None
             await link.close()
 
@@ -305,7 +319,7 @@ class Leadership:
             await link.write_lease(msgspec.structs.replace(lease, holder=None), revision)
             return None
         clock = StoreClock(self._clock, skew)
-        if current is None:
+        if lease.epoch == 1:
             # It was made by the host's own clock, as the takeover instant was; the next renewal writes them corrected.
             mark = msgspec.structs.replace(mark, instant_ms=mark.instant_ms - skew)
         if lease.takeover_ms == now:
@@ -325,7 +339,12 @@ class Leadership:
     def _successor(self, current: LeaseRecord | None, seq: int, now: Ms) -> tuple[Lease, int]:
         """The lease to write after ``current``, and the revision that it replaces."""
         takeover: Ms | None = now
-        if current is None:
+        if current is None and self._newest is not None:
+            # Somebody deleted the record; what it said is known.
+            mark, epoch, revision = self._newest.mark, self._newest.epoch + 1, 0
+            if mark.jobs_seq > seq:
+                mark = msgspec.structs.replace(mark, jobs_seq=0)
+        elif current is None:
             # Nothing was decided before: what counts is what was stored or due since this instance started.
             mark = Mark(instant_ms=min(self._started_ms, now), jobs_seq=self._first_seq, note=NoteRef())
             epoch, revision = 1, 0
@@ -335,6 +354,7 @@ class Leadership:
                 # The jobs' bucket was made anew: none of its rows was ever seen.
                 mark = msgspec.structs.replace(mark, jobs_seq=0)
             takeover = current.lease.takeover_ms
+            self._newest = current.lease
         mark = self._covered(mark, now)
         if takeover is None or mark.instant_ms > takeover:
             takeover = now
@@ -396,9 +416,11 @@ class Leadership:
             on_ran=self._ran,
         )
         renewal = Renewal(term, self._holder, record, jobs_behind=self._renew_jobs)
-        self._renewal, self.term = renewal, term
-        for row in list(self._rows.values()):
-            term.row_seen(row)
+        self.renewal, self.term = renewal, term
+        for row, seen in list(self._rows.values()):
+            # Those before the lease are in the snapshot, read from the stream's leader; this copy may be old.
+            if seen > record.revision:
+                term.row_seen(row)
         log.info("leading", extra={"epoch": record.lease.epoch, "mark_ms": mark.instant_ms, "jobs": len(self._table)})
         self._tell(Reason.LEADER_CHANGED, f"epoch {record.lease.epoch}")
         fire = asyncio.create_task(term.fire(), name="natscron fire")

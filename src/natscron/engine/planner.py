@@ -20,7 +20,8 @@ from typing import Final
 import msgspec
 
 from natscron.engine.table import Entry
-from natscron.model import CatchUp, Mark, Ms, NoteRef, ScheduleSpec, Stamp, Trigger
+from natscron.errors import InvalidScheduleError
+from natscron.model import CatchUp, CatchUpPolicy, Mark, Ms, NoteRef, Reason, ScheduleSpec, Stamp, Trigger
 from natscron.policy import catchup
 from natscron.schedule import Schedule, compile_schedule
 
@@ -177,10 +178,14 @@ def _compiled(entry: Entry, spec: ScheduleSpec | None, *, present: bool) -> Sche
         return None if entry.job.paused else entry.schedule
     if spec is None:
         return None
-    # It was valid when it was in force; the minimum interval of today must not undo that.
-    return compile_schedule(
-        spec, anchor_ms=entry.job.anchor_ms, seed=entry.job.id, min_interval_ns=1, lenient=True
-    ).schedule
+    try:
+        # It was valid when it was in force; the minimum interval of today must not undo that.
+        return compile_schedule(
+            spec, anchor_ms=entry.job.anchor_ms, seed=entry.job.id, min_interval_ns=1, lenient=True
+        ).schedule
+    except InvalidScheduleError:
+        # Not here: a zone that this host does not know, say. The present version runs all the same.
+        return None
 
 
 class Planner:
@@ -191,6 +196,7 @@ class Planner:
         self._heap: list[tuple[Ms, int, Cursor]] = []
         self._cursors: dict[str, list[Cursor]] = {}
         self._unseen: dict[str, Entry] = {}
+        self._passed: dict[str, Missed] = {}
         self._order = 0
         self._dead = 0
 
@@ -210,10 +216,24 @@ class Planner:
             self._unseen[job.id] = entry
         cursors = cursors_of(entry, self.decided)
         if not cursors:
+            self._note_passed(entry)
             return
         self._cursors[job.id] = cursors
         for cursor in cursors:
             self._push(cursor, cursor.after)
+
+    def _note_passed(self, entry: Entry) -> None:
+        """A once slot that was over when it began to count is not run; :meth:`take` says so, once."""
+        job = entry.job
+        unseen = job.id in self._unseen and not job.paused
+        if not unseen or entry.schedule is None or job.schedule is None or job.schedule.at is None:
+            return
+        at = entry.schedule.next_after_ms(_NEVER)
+        before = job.previous[-1] if job.previous else None
+        resumed = before is not None and before.schedule is None
+        if at is None or (before is not None and resumed and at <= before.since.at_ms):
+            return  # resumed after it had been decided
+        self._passed[job.id] = Missed(entry, catchup.Skipped(at, at, 1, Reason.ONCE_PASSED))
 
     def remove(self, job_id: str) -> None:
         """A job is gone."""
@@ -221,6 +241,7 @@ class Planner:
             cursor.alive = False
             self._dead += 1
         self._unseen.pop(job_id, None)
+        self._passed.pop(job_id, None)
         if self._dead > _DEAD_KEPT and self._dead * 2 > len(self._heap):
             self._heap = [item for item in self._heap if item[2].alive]
             heapq.heapify(self._heap)
@@ -237,6 +258,7 @@ class Planner:
     def follow(self, mark: Mark) -> None:
         """Standing by: another leader's mark. Drops what it decided, keeps what it had not seen."""
         unseen = list(self._unseen.values())
+        self._passed.clear()
         self.decide(mark)
         for entry in unseen:
             self.put(entry)
@@ -253,6 +275,7 @@ class Planner:
         self._heap.clear()
         self._cursors.clear()
         self._unseen.clear()
+        self._passed.clear()
         self._dead = 0
 
     def ready(self) -> None:
@@ -277,13 +300,16 @@ class Planner:
         """
         reference = now_ms if reference_ms is None else min(reference_ms, now_ms)
         due: list[Due] = []
-        missed: list[Missed] = []
+        missed = list(self._passed.values())
+        self._passed.clear()
         late: dict[str, None] = {}
-        while len(due) + len(late) < limit and (first := self.next_due()) is not None and first <= now_ms:
+        weight = 0
+        while len(due) + weight < limit and (first := self.next_due()) is not None and first <= now_ms:
             _, _, cursor = heapq.heappop(self._heap)
             job = cursor.entry.job
             if first <= reference - max(job.catchup.grace_ms, grace_floor_ms):
                 late[job.id] = None
+                weight += job.catchup.limit if job.catchup.policy is CatchUpPolicy.ALL else 1
                 # All of the job's cursors are dealt with together, by fresh ones.
                 for other in self._cursors[job.id]:
                     other.alive = False

@@ -85,7 +85,8 @@ class Renewal:
             term.journal.ensure_trusted()
             started = read(self._clock)
             try:
-                async with asyncio.timeout(term.trust.remaining_s(started)):
+                # Half of what is left, so that there is time to read back what became of it.
+                async with asyncio.timeout(min(term.trust.remaining_s(started) / 2, self._every_s)):
                     revision = await term.link.write_lease(lease, self._revision)
             except (TimeoutError, StorageUncertainError, WrongRevisionError) as error:
                 if await self._adopt(lease, error):
@@ -104,8 +105,12 @@ class Renewal:
         confirmed = term.confirmed
         rows, instant = term.flights.rows_before(confirmed.instant_ms)
         if rows:
-            async with asyncio.timeout(term.trust.remaining_s(read(self._clock))):
-                await term.link.save_rows(rows)
+            try:
+                async with asyncio.timeout(term.trust.remaining_s(read(self._clock))):
+                    await term.link.save_rows(rows)
+            except (TimeoutError, StorageUncertainError) as error:
+                term.link.abort()
+                raise LeadershipLostError("open rows could not be laid down before trust ended") from error
             term.flights.rows_saved(rows)
         if instant < confirmed.instant_ms:
             # Too many open runs to lay down at once: the notes from there on are still needed.
@@ -156,6 +161,9 @@ class Renewal:
             log.debug("housekeeping put off", extra={"error": str(error)})
 
     async def _check_view(self, seq: int) -> None:
+        if seq < self.mark.jobs_seq:
+            self._jobs_behind()
+            raise LeadershipLostError("the jobs' stream was made anew")
         if self._expected_seq is not None and self._term.table.seq < self._expected_seq:
             log.warning(
                 "the view of the jobs is behind; making its watch anew",

@@ -56,6 +56,11 @@ def _with_invalid(job: Job, why: str) -> Job:
     return msgspec.structs.replace(job, invalid=why)
 
 
+def _same_write(known: Job, job: Job) -> bool:
+    """Sequences begin again when a stream is made anew; the time of the write tells the two apart."""
+    return known.revision == job.revision and known.updated_at_ms == job.updated_at_ms
+
+
 class JobTable:
     """All jobs by id, in the order of their last write (the order in which the Go version lists)."""
 
@@ -69,7 +74,7 @@ class JobTable:
         self._listeners: list[Listener] = []
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._loaded = False
-        self._replay: dict[str, Job | None] | None = None
+        self._replay: dict[str, Entry | None] | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -116,10 +121,10 @@ class JobTable:
             self.seq = max(self.seq, job.revision)
             return
         known = self._entries.get(job.id)
-        if known is not None and known.job.revision == job.revision:
+        if known is not None and _same_write(known.job, job):
             self._replay[job.id] = None
         elif self._loaded:
-            self._replay[job.id] = job
+            self._replay[job.id] = compile_entry(job, self._min_interval_ns, self._admits)
         else:
             self._replay[job.id] = None
             self._apply(job)
@@ -138,10 +143,11 @@ class JobTable:
             replay, self._replay = self._replay, None
             for job_id in [i for i in self._entries if i not in replay]:
                 self._remove(job_id)
-            for job in replay.values():
-                if job is not None:
-                    self._apply(job)
-            self._loaded = True
+            for entry in replay.values():
+                if entry is not None:
+                    self._take_in(entry)
+            # Also backwards: then the stream was made anew, and what was known of the old one is void.
+            self._loaded, self.seq = True, seq
         self.seq = max(self.seq, seq)
         if self._waiters:
             for wanted, future in self._waiters:
@@ -149,11 +155,13 @@ class JobTable:
                     future.set_result(None)
 
     def _apply(self, job: Job) -> None:
-        known = self._entries.pop(job.id, None)
-        if known is not None and known.job.revision > job.revision:
-            self._entries[job.id] = known
-            return
-        entry = compile_entry(job, self._min_interval_ns, self._admits)
+        known = self._entries.get(job.id)
+        if known is None or known.job.revision <= job.revision:
+            self._take_in(compile_entry(job, self._min_interval_ns, self._admits))
+
+    def _take_in(self, entry: Entry) -> None:
+        job = entry.job
+        self._entries.pop(job.id, None)
         self._entries[job.id] = entry
         if job.newer:
             self.newer.add(job.id)

@@ -28,7 +28,7 @@ import msgspec
 
 from natscron import ids
 from natscron.engine.alarm import Alarm
-from natscron.engine.flights import Flight, Flights
+from natscron.engine.flights import DOUBT_MS, Flight, Flights
 from natscron.engine.history import HistoryWriter
 from natscron.engine.journal import CHUNK_BYTES, CHUNK_RUNS, Chunk, Journal, Ready
 from natscron.engine.lateness import Lateness
@@ -40,7 +40,7 @@ from natscron.engine.storetime import StoreClock
 from natscron.engine.table import Entry, JobTable
 from natscron.engine.target import Dispatch, Refusal, Target
 from natscron.engine.trust import Trust
-from natscron.errors import LeadershipLostError, LimitExceededError, MalformedInputError, StorageError
+from natscron.errors import LeadershipLostError, LimitExceededError, MalformedInputError
 from natscron.model import (
     DEFAULT_TIMEOUT_MS,
     Delivery,
@@ -114,7 +114,7 @@ class Term:
         self._sent = {run_id: note.stored_at_ms for note in snapshot.notes for run_id in note.run_ids}
         self._rows_known = {row.run_id for row in snapshot.rows}
         # A run id begins with its slot; a leader whose clock was ahead had sent slots after ours.
-        slots = [ids.ulid_time_ms(run_id) for run_id in self._sent]
+        slots = [ids.ulid_time_ms(run_id) for run_id in self._sent if ids.is_ulid(run_id)]
         slots.extend(row.scheduled_at_ms for row in snapshot.rows)
         self._inherited_until = max(slots, default=0)
         self._inherited_note = record.lease.mark.note
@@ -138,7 +138,12 @@ class Term:
 
     def row_seen(self, row: OpenRow) -> None:
         """An open row of somebody else: a trigger, or what a leader before us left."""
-        if row.epoch == self.lease.epoch or self.flights.knows(row.run_id):
+        if row.epoch == self.lease.epoch or self._stopping:
+            return
+        if self.flights.knows(row.run_id):
+            if not self.flights.on_its_way(row.run_id):
+                # It ended here; laid down again (an idempotency key used twice) it must not outlive this term.
+                self.flights.closed_rows.append(row.run_id)
             return
         job = self._find_job(row.job_id) or Job(id=row.job_id, generation=row.generation)
         flight = Flight(
@@ -156,7 +161,7 @@ class Term:
         now = self.clock.now_ms()
         if row.state is OpenState.RUNNING and row.delivery is Delivery.REQUEST:
             flight.state = OpenState.RUNNING
-            at = row.deadline_ms
+            at = row.deadline_ms + DOUBT_MS
         elif row.state is OpenState.RUNNING and row.delivery is Delivery.CORE:
             # The row follows its message in one write: it went out.
             self.flights.taken_over(flight, now)
@@ -255,7 +260,7 @@ class Term:
         flight.state = OpenState.RUNNING
         flight.started_ms = sent_ms
         flight.deadline_ms = sent_ms + (job.timeout_ms or DEFAULT_TIMEOUT_MS)
-        self.flights.taken_over(flight, flight.deadline_ms)
+        self.flights.taken_over(flight, flight.deadline_ms + DOUBT_MS)
         return False
 
     async def _send(self, staged: list[list[Ready]], due: list[Due]) -> None:
@@ -360,7 +365,8 @@ class Term:
         for flight in doubtful:
             try:
                 finished = await self._history.finished(flight.job.id, flight.run_id)
-            except StorageError:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the run must not stay open for ever
+                log.warning("the history cannot be asked", extra={"run": flight.run_id, "error": str(error)})
                 finished = False
             self.flights.settle(flight, finished=finished, now_ms=self.clock.now_ms())
         self._alarm.ring()

@@ -32,6 +32,7 @@ class Trust:
     """Trust in one lease, from one successful renewal to the next."""
 
     def __init__(self, lease_s: float, acquired: Reading) -> None:
+        self.lease_s = lease_s
         self._span_s = lease_s * 0.75
         self._base = acquired
 

@@ -20,8 +20,8 @@ from natscron.codec.keys import key_of
 from natscron.codec.run import decode_run, encode_run
 from natscron.errors import MalformedInputError, StorageError, StorageUncertainError, ValidationError
 from natscron.ids import ulid_time_ms
-from natscron.model import Ms, Run
-from natscron.storage.nats.options import SERVICE_JOB, NatsStorageOptions
+from natscron.model import SERVICE_JOB, Ms, Run
+from natscron.storage.nats.options import NatsStorageOptions
 from natscron.storage.protocol import RunQuery, slot_of
 from natscron.wire.connection import Connection
 from natscron.wire.consumer import Start, Watch

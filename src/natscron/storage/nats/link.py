@@ -190,9 +190,9 @@ class NatsLeaderLink:
 
     async def purge_notes(self, upto: NoteRef) -> None:
         """Remove the notes up to and including ``upto``, of that epoch and earlier ones."""
-        seq = 0
-        while self._written and self._written[0][0] <= upto:
-            seq = max(seq, self._written.popleft()[1])
+        seq = max((seq for ref, seq in self._written if ref <= upto), default=0)
+        while self._written and self._written[0][1] <= seq:
+            self._written.popleft()
         if seq:
             await purge(self._connection, self._options.state_stream, self._keys.notes, below_seq=seq + 1)
 

@@ -8,12 +8,10 @@ import msgspec
 from natscron.errors import ConfigError
 from natscron.model import Ms
 
-__all__ = ["SERVICE_JOB", "NatsStorageOptions"]
+__all__ = ["NatsStorageOptions"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SUBJECT: Final = re.compile(r"[A-Za-z0-9_=-]+(?:\.[A-Za-z0-9_=-]+)*")
-SERVICE_JOB: Final = "_service"
-"""The job id of records about the service itself: leader changes, invalid rows."""
 MAX_REPLICAS: Final = 5
 
 
