@@ -90,20 +90,8 @@ async def connect(settings: Settings, timeout_s: float, say: Callable[[str], Non
         StorageUnavailableError: with the address, the last cause, and what to check.
         ConfigError: the credentials or files cannot be used.
     """
-    nats = settings.nats
-    options = ConnectOptions(
-        url=nats.url,
-        user=nats.user,
-        password=nats.password,
-        token=nats.token,
-        creds=nats.creds,
-        nkey=nats.nkey,
-        tls_ca=nats.tls_ca,
-        tls_cert=nats.tls_cert,
-        tls_key=nats.tls_key,
-        name=nats.name or f"{settings.service.name}-cli",
-    )
-    where = redact_url(nats.url)
+    options = ConnectOptions.of(settings.nats, f"{settings.service.name}-cli")
+    where = redact_url(settings.nats.url)
     complaints: deque[str] = deque(maxlen=1)
     loop = asyncio.get_running_loop()
     try:

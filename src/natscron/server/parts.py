@@ -265,19 +265,7 @@ async def _until_up(attempt: Callable[[], Awaitable[None]]) -> None:
 
 def connect_options(settings: Settings) -> ConnectOptions:
     """How to connect, from the settings."""
-    nats = settings.nats
-    return ConnectOptions(
-        url=nats.url,
-        user=nats.user,
-        password=nats.password,
-        token=nats.token,
-        creds=nats.creds,
-        nkey=nats.nkey,
-        tls_ca=nats.tls_ca,
-        tls_cert=nats.tls_cert,
-        tls_key=nats.tls_key,
-        name=nats.name or f"{settings.service.name} {settings.service.instance_id}",
-    )
+    return ConnectOptions.of(settings.nats, f"{settings.service.name} {settings.service.instance_id}")
 
 
 def storage_options(settings: Settings) -> NatsStorageOptions:

@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from natscron.config import NatsSettings
 from natscron.errors import ConfigError
 
 __all__ = ["ConnectOptions", "Dial"]
@@ -51,6 +52,22 @@ class ConnectOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Do the TLS handshake before the server's greeting."""
     name: str = "natscron"
     """Shown in the server's monitoring."""
+
+    @classmethod
+    def of(cls, nats: NatsSettings, name: str) -> "ConnectOptions":
+        """From the settings; ``name`` where they give none."""
+        return cls(
+            url=nats.url,
+            user=nats.user,
+            password=nats.password,
+            token=nats.token,
+            creds=nats.creds,
+            nkey=nats.nkey,
+            tls_ca=nats.tls_ca,
+            tls_cert=nats.tls_cert,
+            tls_key=nats.tls_key,
+            name=nats.name or name,
+        )
 
     def __repr__(self) -> str:
         return f"ConnectOptions({self.redacted_url()!r})"
