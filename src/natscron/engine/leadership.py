@@ -36,7 +36,6 @@ from natscron.errors import (
     LeadershipLostError,
     MalformedInputError,
     NatscronError,
-    StorageError,
     StorageUnavailableError,
     WrongRevisionError,
 )
@@ -212,15 +211,15 @@ class Leadership:
             except LeadershipLostError as error:
                 log.warning("leadership lost", extra={"reason": str(error)})
                 delay = 0.02 if self._term_lasted else min(delay * 2, RETRY_MAX_S)
-            except (StorageError, NatscronError, TimeoutError) as error:
-                log.warning("cannot take the lease", extra={"error": str(error), "retry_s": delay})
-                delay = min(delay * 2, RETRY_MAX_S)
             except MalformedInputError as error:
                 # What nobody can read, nobody may overwrite: it may be the mark of a later version.
                 self.blocked = f"the stored state cannot be used: {error}"
                 log.warning("not leading", extra={"reason": self.blocked, "retry_s": _UNREADABLE_PAUSE_S})
                 await self._pause(_UNREADABLE_PAUSE_S)
                 continue
+            except (NatscronError, TimeoutError) as error:
+                log.warning("cannot take the lease", extra={"error": str(error), "retry_s": delay})
+                delay = min(delay * 2, RETRY_MAX_S)
             except Exception:
                 # A defect ends the term and is told; the next term may well succeed, and standing still never does.
                 log.exception("leading failed")
