@@ -430,7 +430,8 @@ class Leadership:
         ]
         try:
             done, _ = await asyncio.wait([fire, *others], return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
+            # Whoever gave the term up cut the link: its reason is told, not that the link ended.
+            for task in [task for task in (fire, *others) if task in done]:
                 task.result()
             self._term_lasted = True
             await self._resign(term, renewal, fire, others)

@@ -215,24 +215,31 @@ class Planner:
         if job.counts_from.seq > self.decided.jobs_seq:
             self._unseen[job.id] = entry
         cursors = cursors_of(entry, self.decided)
-        if not cursors:
-            self._note_passed(entry)
-            return
-        self._cursors[job.id] = cursors
+        if cursors:
+            self._cursors[job.id] = cursors
         for cursor in cursors:
             self._push(cursor, cursor.after)
+        if job.id in self._unseen and not any(c.until is None and c.next_ms is not None for c in cursors):
+            self._note_passed(entry)
 
     def _note_passed(self, entry: Entry) -> None:
         """A once slot that was over when it began to count is not run; :meth:`take` says so, once."""
         job = entry.job
-        unseen = job.id in self._unseen and not job.paused
-        if not unseen or entry.schedule is None or job.schedule is None or job.schedule.at is None:
+        if job.paused or entry.schedule is None or job.schedule is None or job.schedule.at is None:
             return
         at = entry.schedule.next_after_ms(_NEVER)
-        before = job.previous[-1] if job.previous else None
-        resumed = before is not None and before.schedule is None
-        if at is None or (before is not None and resumed and at <= before.since.at_ms):
-            return  # resumed after it had been decided
+        if at is None:
+            return
+        if job.previous:
+            # What an earlier version had is decided by it: the slots before a pause, and those since the edit before.
+            pause = job.previous[-1].schedule is None
+            since = job.previous[-1].since.at_ms
+            for version in reversed(job.previous):
+                if not pause or version.schedule is not None:
+                    break
+                since = version.since.at_ms
+            if (at <= since) is pause:
+                return
         self._passed[job.id] = Missed(entry, catchup.Skipped(at, at, 1, Reason.ONCE_PASSED))
 
     def remove(self, job_id: str) -> None:
