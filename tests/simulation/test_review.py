@@ -13,9 +13,23 @@ from tests.simulation.world import World, job
 from natscron.codec.times import ms_to_text
 from natscron.engine.engine import Engine
 from natscron.engine.planner import Planner
-from natscron.errors import ConfigError, MalformedInputError
-from natscron.model import Delivery, Job, Lease, Mark, Node, NoteRef, OpenRow, OpenState, Retry, ScheduleSpec
-from natscron.storage.protocol import LeaderLink, OnReply, Outgoing, Reply, Staged
+from natscron.errors import ConfigError, MalformedInputError, ValidationError
+from natscron.model import (
+    Delivery,
+    Job,
+    Lease,
+    Mark,
+    Node,
+    NoteRef,
+    OpenRow,
+    OpenState,
+    Overlap,
+    Retry,
+    Run,
+    RunStatus,
+    ScheduleSpec,
+)
+from natscron.storage.protocol import LeaderLink, OnReply, Outgoing, Reply, RunQuery, Staged
 from natscron.testing.faults import FaultyLink, FaultyStorage
 
 HOURLY = ScheduleSpec(every="1h")
@@ -251,6 +265,56 @@ async def test_a_note_with_a_text_that_is_no_run_id_does_not_keep_anybody_from_l
     await asyncio.sleep(5.5)
     assert engine_of(world).is_leader
     assert slots(world) == [1, 2, 3, 4, 5]
+
+
+@told
+async def test_a_history_that_cannot_be_asked_leaves_no_inherited_run_open_for_ever(world: World) -> None:
+    world.silent_workers = True
+    asked = Job(
+        id="a",
+        schedule=ScheduleSpec(every="10s"),
+        delivery=Delivery.REQUEST,
+        overlap=Overlap.SKIP,
+        timeout_ms=2_000,
+    )
+    await world.create(asked)
+    await start(world, 1)
+    await asyncio.sleep(10.5)
+
+    async def refused(query: RunQuery) -> Sequence[Run]:
+        raise ValidationError(f"cannot ask for {query.job}")
+
+    storage_of(world).list_runs = refused  # type: ignore[method-assign]
+    link_of(world).abort()
+    await asyncio.sleep(300)
+    assert slots(world) == [(1 + 10_000 * n) / 1000 for n in range(1, 32)]
+
+
+@told
+async def test_a_leader_before_us_is_given_time_to_record_the_end_of_what_it_sent(world: World) -> None:
+    world.silent_workers = True
+    await world.create(job("a", HOURLY, Delivery.REQUEST))
+    generation, now = world.cluster.jobs_seq, world.clock.now_ms()
+    world.cluster.put_lease(Lease(epoch=3, mark=Mark(instant_ms=now, jobs_seq=1, note=NoteRef())))
+    row = OpenRow(
+        run_id="01KEZG8M00ABCDEFGHJKMNPQRS",
+        job_id="a",
+        generation=generation,
+        scheduled_at_ms=now - 3_000,
+        state=OpenState.RUNNING,
+        delivery=Delivery.REQUEST,
+        deadline_ms=now + 2_000,
+        epoch=3,
+    )
+    world.cluster.put_open(row)
+    await start(world, 1)
+    await asyncio.sleep(3)
+    # Its end, within the time, reached the history only now.
+    world.cluster.put_run(Run(job="a", status=RunStatus.COMPLETED, run_id=row.run_id, finished_at_ms=now + 1_900))
+    await asyncio.sleep(10)
+    assert await records(world) == [("completed", None)]
+    assert world.arrivals == []
+    assert world.cluster.rows == {}
 
 
 # Records and streams that are gone.
