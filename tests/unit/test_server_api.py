@@ -306,6 +306,15 @@ async def test_a_timeout_needs_a_delivery_that_waits(world: "World") -> None:
     assert "warning" not in await world.body("jobs.create", job("b", timeout="5s"))
 
 
+async def test_an_overlap_policy_needs_a_delivery_that_tells_when_a_run_ends(world: "World") -> None:
+    for word in ("buffer_one", "buffer_all", "cancel_other"):
+        code, _, text = await world.error("jobs.create", job(delivery="request", overlap=word))
+        assert (code, word in text) == (422, True)
+    assert "request" in (await world.error("jobs.create", job(delivery="core", overlap="skip")))[2]
+    assert "overlap" in (await world.body("jobs.create", job("a", overlap="skip")))["warning"]
+    assert "warning" not in await world.body("jobs.create", job("b", delivery="request", overlap="skip"))
+
+
 @pytest.mark.parametrize(
     ("delivery", "stream", "text"),
     [

@@ -148,7 +148,10 @@ async def test_a_job_too_large_for_a_page_does_not_hide_the_others(make_world: "
 
 
 async def test_what_is_listed_can_be_created_again(world: "World") -> None:
-    await world.body("jobs.create", job(payload={"a": [1]}, headers={"X": "y"}, labels={"l": "m"}, overlap="skip"))
+    await world.body(
+        "jobs.create",
+        job(payload={"a": [1]}, headers={"X": "y"}, labels={"l": "m"}, delivery="request", overlap="skip"),
+    )
     (shown,) = (await world.body("jobs.list"))["jobs"]
     await world.body("jobs.delete", {"subject": "a.b"})
     assert "warning" not in await world.body("jobs.create", shown)

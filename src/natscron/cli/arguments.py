@@ -125,7 +125,7 @@ def job_options(fn: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--overlap",
             type=click.Choice([one.value for one in Overlap]),
-            help="When the last one still runs.",
+            help="When the last one still runs; skip needs delivery request.",
             panel=_HOW,
         ),
         click.option("--timeout", metavar="DURATION", help="How long one try may take.", panel=_HOW),

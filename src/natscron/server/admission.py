@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from natscron.errors import InvalidScheduleError, ValidationError
-from natscron.model import Delivery, Job, Ms, ScheduleSpec
+from natscron.model import Delivery, Job, Ms, Overlap, ScheduleSpec
 from natscron.schedule import Schedule, compile_schedule, resolve_spec
 from natscron.server.delivery import StreamMap
 from natscron.server.limits import Limits
@@ -69,7 +69,25 @@ class Admission(msgspec.Struct, frozen=True):
             job.schedule, anchor_ms=job.anchor_ms or now_ms, seed=job.id, min_interval_ns=self.min_interval_ns
         )
         self.limits.check(job)
-        return Admitted(job, schedule, warnings + self._about_delivery(job))
+        return Admitted(job, schedule, warnings + self._about_delivery(job) + self._about_overlap(job))
+
+    def _about_overlap(self, job: Job) -> tuple[str, ...]:
+        """Only where an answer is awaited is it known when a run ends."""
+        if job.overlap is Overlap.ALLOW:
+            return ()
+        if job.overlap is not Overlap.SKIP:
+            raise ValidationError(
+                f"overlap {job.overlap.value!r} is not supported by this version; use 'allow', or 'skip' with "
+                "delivery 'request'"
+            )
+        if job.delivery is Delivery.CORE:
+            raise ValidationError(
+                "overlap 'skip' has no meaning with delivery 'core', which does not tell when a run ends; "
+                "use delivery 'request', whose worker answers"
+            )
+        if job.delivery is Delivery.AUTO and self.streams.resolve(job.id) is Delivery.CORE:
+            return ("overlap is kept and has no effect: delivery 'auto' comes to 'core' now",)
+        return ()
 
     def _about_delivery(self, job: Job) -> tuple[str, ...]:
         stream = self.streams.capturing(job.id) if self.streams.known else None
