@@ -1,45 +1,17 @@
 """Keys, headers and times of a bucket."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from natscron.errors import MalformedInputError
 from natscron.wire.kv import (
     bucket_config,
     cas_headers,
-    decode_key,
     delete_headers,
-    encode_key,
     entry_of,
     is_deleted,
     key_of,
     parse_time_ns,
     subject_of,
 )
-
-
-@pytest.mark.parametrize("subject", ["reports.daily", "a/b=c-d_e.F9", "x"])
-def test_a_plain_subject_is_its_own_key(subject: str) -> None:
-    assert encode_key(subject) == subject == decode_key(subject)
-
-
-@pytest.mark.parametrize("subject", ["a b", "", "ü", "a..b", ".a", "a.", "_x", "=b32.me", "a$b", "a*", "A\n"])
-def test_any_other_id_is_written_in_base_32(subject: str) -> None:
-    key = encode_key(subject)
-    assert key.startswith("=b32.")
-    assert key == key.lower()
-    assert decode_key(key) == subject
-
-
-@given(st.text())
-def test_every_text_comes_back_from_its_key(text: str) -> None:
-    assert decode_key(encode_key(text)) == text
-
-
-def test_a_broken_key_is_an_error() -> None:
-    with pytest.raises(MalformedInputError):
-        decode_key("=b32.1")
 
 
 def test_keys_and_subjects_are_each_others_inverse() -> None:

@@ -6,12 +6,10 @@ to a replica: a replica may be behind its own leader's acknowledgement.
 """
 
 import base64
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from natscron.errors import MalformedInputError
 from natscron.wire.failures import ApiError
 from natscron.wire.line import Line
 from natscron.wire.reading import Entry
@@ -23,9 +21,7 @@ __all__ = [
     "bucket_filter",
     "bucket_stream",
     "cas_headers",
-    "decode_key",
     "delete_headers",
-    "encode_key",
     "entry_of",
     "get_last",
     "is_deleted",
@@ -42,31 +38,8 @@ BAD_CONSUMER_SEQUENCE: Final = 10164
 """What replicated streams answer to the same mistake in some versions."""
 NO_MESSAGE: Final = 10037
 
-_PLAIN: Final = re.compile(r"[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*")
-_B32: Final = "=b32."
 _DAY_NS: Final = 86_400 * 1_000_000_000
 _OPERATION: Final = "KV-Operation"
-
-
-def encode_key(subject: str) -> str:
-    """The key of a job's id or subject: itself where a key may be that, else ``=b32.`` and lower-case base 32.
-
-    What begins with ``=b32.`` or ``_`` is encoded too, so that :func:`decode_key` always finds the way back.
-    """
-    if _PLAIN.fullmatch(subject) and not subject.startswith((_B32, "_")):
-        return subject
-    return _B32 + base64.b32encode(subject.encode()).decode().rstrip("=").lower()
-
-
-def decode_key(key: str) -> str:
-    """The subject of a key. Raises MalformedInputError for a broken ``=b32.`` key."""
-    if not key.startswith(_B32):
-        return key
-    text = key[len(_B32) :]
-    try:
-        return base64.b32decode(text.upper() + "=" * (-len(text) % 8)).decode()
-    except ValueError as error:  # UnicodeDecodeError and binascii.Error are ones
-        raise MalformedInputError(f"the key {key!r} is not readable: {error}") from error
 
 
 def bucket_stream(bucket: str) -> str:
