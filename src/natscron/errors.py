@@ -9,11 +9,16 @@
     │   ├── InvalidScheduleError       a schedule that cannot be honoured
     │   │   ├── InvalidIntervalError           not a duration, zero, negative, or under the minimum
     │   │   ├── InvalidCronExpressionError     a field, a zone, or an expression that never matches
-    │   │   └── InvalidScheduleTimeError       an instant that is not one
+    │   │   ├── InvalidScheduleTimeError       an instant that is not one
+    │   │   └── UnknownCalendarError           it names a calendar that is not stored
+    │   ├── InvalidCalendarError       a calendar that cannot be read
     │   ├── InvalidSubjectError        reserved, wildcard, malformed or not allowed
     │   └── LimitExceededError         over a configured size or count                             (413)
     ├── JobNotFoundError               no job under that id                                        (404)
     ├── RunNotFoundError               no run under that id                                        (404)
+    ├── CalendarNotFoundError          no calendar of that name                                    (404)
+    ├── BackfillNotFoundError          no backfill under that id is going on                       (404)
+    ├── CalendarInUseError             jobs refer to it, so it cannot be deleted                   (409)
     ├── JobAlreadyExistsError          create of an id that is taken                               (409)
     ├── WrongRevisionError             the row changed since the caller read it                    (409)
     ├── StorageError                   the store did not do what it was asked
@@ -29,7 +34,11 @@ taken effect although it failed) and ``retry_helps`` (the same call may succeed 
 from typing import ClassVar
 
 __all__ = [
+    "BackfillNotFoundError",
+    "CalendarInUseError",
+    "CalendarNotFoundError",
     "ConfigError",
+    "InvalidCalendarError",
     "InvalidCronExpressionError",
     "InvalidIntervalError",
     "InvalidScheduleError",
@@ -46,6 +55,7 @@ __all__ = [
     "StorageError",
     "StorageUnavailableError",
     "StorageUncertainError",
+    "UnknownCalendarError",
     "ValidationError",
     "WrongRevisionError",
 ]
@@ -91,6 +101,14 @@ class InvalidScheduleTimeError(InvalidScheduleError):
     """The instant is not RFC 3339 with an offset, or lies outside the years 1970 to 9999."""
 
 
+class UnknownCalendarError(InvalidScheduleError):
+    """The schedule refers to a calendar that is not stored."""
+
+
+class InvalidCalendarError(ValidationError):
+    """A calendar's name, date, window or iCalendar text cannot be read."""
+
+
 class InvalidSubjectError(ValidationError):
     """The subject is malformed, a wildcard, reserved, or not allowed by configuration."""
 
@@ -111,6 +129,24 @@ class RunNotFoundError(NatscronError):
     """There is no run under that id, or its record has aged out."""
 
     code = 404
+
+
+class CalendarNotFoundError(NatscronError):
+    """There is no calendar of that name."""
+
+    code = 404
+
+
+class BackfillNotFoundError(NatscronError):
+    """No backfill under that id is going on: there never was one, or it is over."""
+
+    code = 404
+
+
+class CalendarInUseError(NatscronError):
+    """Jobs refer to the calendar: change these first."""
+
+    code = 409
 
 
 class JobAlreadyExistsError(NatscronError):

@@ -47,6 +47,18 @@ class Schedule(Protocol):
         """How many slots lie in (after_ms, until_ms]; counting stops at ``cap``."""
         ...
 
+    @property
+    def dues(self) -> "Schedule":
+        """The same slots as the instants at which they are due: a schedule of these; itself unless there is jitter.
+
+        A due instant is never before its slot and always before the next one, so both are in the same order.
+        """
+        ...
+
+    def slot_of(self, due_ms: int) -> int:
+        """The slot that is due at ``due_ms``; asked of :attr:`dues`."""
+        ...
+
     def next_after(self, t: dt.datetime) -> dt.datetime | None:
         """As :meth:`next_after_ms`, in UTC. Raises InvalidScheduleTimeError if ``t`` has no time zone."""
         ...
@@ -97,6 +109,15 @@ class ScheduleBase:
             found += 1
             slot = self.next_after_ms(slot)
         return found
+
+    @property
+    def dues(self) -> Schedule:
+        """Itself: nothing is delayed here."""
+        return self
+
+    def slot_of(self, due_ms: int) -> int:
+        """The same instant."""
+        return due_ms
 
     def next_after(self, t: dt.datetime) -> dt.datetime | None:
         """The first slot strictly later than ``t``, in UTC, or None."""

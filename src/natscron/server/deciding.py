@@ -7,7 +7,7 @@ import msgspec
 
 from natscron.engine.engine import EngineStatus
 from natscron.engine.table import Entry, JobTable
-from natscron.model import JobState, Mark, Ms, Run
+from natscron.model import JobState, Mark, Ms, OpenRow, Overlap, Report, Run
 
 __all__ = ["Deciding"]
 
@@ -46,8 +46,32 @@ class Deciding(Protocol):
         """What the job is doing."""
         ...
 
-    async def trigger(self, job_id: str, payload: Any = msgspec.UNSET, key: str | None = None) -> str:  # noqa: ANN401 - any JSON value
-        """Ask for a run now; its id."""
+    async def trigger(
+        self,
+        job_id: str,
+        payload: Any = msgspec.UNSET,  # noqa: ANN401 - any JSON value
+        key: str | None = None,
+        overlap: Overlap | None = None,
+    ) -> str:
+        """Ask for a run now, under its own overlap policy or the job's; its id."""
+        ...
+
+    async def report(self, run_id: str, job_id: str, report: Report) -> None:
+        """Hand a worker's word on how a run ended to the leader; for jobs whose workers report."""
+        ...
+
+    async def backfill(  # noqa: PLR0913 - what a backfill is
+        self, job_id: str, from_ms: Ms, to_ms: Ms, *, every_ms: Ms, overlap: Overlap | None, key: str | None
+    ) -> OpenRow:
+        """Begin to run every slot in [from, to]; the backfill's row, the present one if ``key`` was used before."""
+        ...
+
+    def backfills(self) -> Sequence[OpenRow]:
+        """Those going on."""
+        ...
+
+    async def cancel_backfill(self, backfill_id: str) -> None:
+        """End one. Raises BackfillNotFoundError."""
         ...
 
     def record(self, run: Run) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
-from natscron.model import Job, Lease, LeaseRecord, Ms, Node, Note, NoteRef, OpenRow, Run, RunStatus
+from natscron.model import Calendar, Job, Lease, LeaseRecord, Ms, Node, Note, NoteRef, OpenRow, Run, RunStatus
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,6 +161,14 @@ class JobSink(Protocol):
         """A row was deleted by the write ``seq``."""
         ...
 
+    def put_calendar(self, calendar: Calendar) -> None:
+        """A calendar was written; ``calendar.revision`` is its sequence, in the one order of jobs and calendars."""
+        ...
+
+    def delete_calendar(self, name: str, seq: int) -> None:
+        """A calendar was deleted by the write ``seq``."""
+        ...
+
     def complete(self, seq: int) -> None:
         """Everything up to the jobs stream's sequence ``seq`` has been handed over (also after each live change)."""
         ...
@@ -211,7 +219,10 @@ class Watch(Protocol):
 
 
 class JobStore(Protocol):
-    """The jobs. Revisions are the store's sequences; ``expected_revision`` None means whatever is there."""
+    """The jobs, and the calendars they refer to, in one order.
+
+    Revisions are the store's sequences; ``expected_revision`` None means whatever is there.
+    """
 
     async def create_job(self, job: Job) -> int:
         """Write a job that must not exist; its revision. Raises JobAlreadyExistsError."""
@@ -227,6 +238,18 @@ class JobStore(Protocol):
 
     async def fetch_job(self, job_id: str) -> Job | None:
         """The job from the store itself, not from a copy."""
+        ...
+
+    async def put_calendar(self, calendar: Calendar, expected_revision: int | None = None) -> int:
+        """Write a calendar; its revision. Raises WrongRevisionError. 0 expects that there is none."""
+        ...
+
+    async def delete_calendar(self, name: str, expected_revision: int | None = None) -> None:
+        """Delete. Raises CalendarNotFoundError (nothing is written then) and WrongRevisionError."""
+        ...
+
+    async def fetch_calendar(self, name: str) -> Calendar | None:
+        """The calendar from the store itself, not from a copy."""
         ...
 
     async def last_jobs_seq(self) -> int:

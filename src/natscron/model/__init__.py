@@ -1,0 +1,70 @@
+"""The vocabulary: frozen records and enums that every layer shares. No behaviour beyond derivation, no I/O.
+
+Instants are ``int`` milliseconds since 1970 UTC (``*_ms`` or the alias :data:`Ms`); durations are ``int`` milliseconds
+too. Text forms (RFC 3339, ``30s``) exist at the edges only, in :mod:`natscron.codec`.
+"""
+
+from natscron.model.jobs import DEFAULT_CATCHUP, DEFAULT_RETRY, DEFAULT_TIMEOUT_MS, CatchUp, Job, Retry, Skip
+from natscron.model.runs import Run
+from natscron.model.schedules import (
+    Calendar,
+    CalendarSpec,
+    CalendarVersion,
+    ScheduleSpec,
+    Solar,
+    Stamp,
+    Version,
+    Weekly,
+)
+from natscron.model.state import Backfill, Holder, Lease, LeaseRecord, Mark, Node, Note, NoteRef, OpenRow, Report
+from natscron.model.words import (
+    SERVICE_JOB,
+    CatchUpPolicy,
+    Delivery,
+    JobState,
+    Ms,
+    OpenState,
+    Overlap,
+    Reason,
+    RunStatus,
+    Trigger,
+)
+
+__all__ = [
+    "DEFAULT_CATCHUP",
+    "DEFAULT_RETRY",
+    "DEFAULT_TIMEOUT_MS",
+    "SERVICE_JOB",
+    "Backfill",
+    "Calendar",
+    "CalendarSpec",
+    "CalendarVersion",
+    "CatchUp",
+    "CatchUpPolicy",
+    "Delivery",
+    "Holder",
+    "Job",
+    "JobState",
+    "Lease",
+    "LeaseRecord",
+    "Mark",
+    "Ms",
+    "Node",
+    "Note",
+    "NoteRef",
+    "OpenRow",
+    "OpenState",
+    "Overlap",
+    "Reason",
+    "Report",
+    "Retry",
+    "Run",
+    "RunStatus",
+    "ScheduleSpec",
+    "Skip",
+    "Solar",
+    "Stamp",
+    "Trigger",
+    "Version",
+    "Weekly",
+]
