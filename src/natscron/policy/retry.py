@@ -5,6 +5,23 @@ import hashlib
 from natscron.model import Ms, Retry
 
 
+def applies(policy: Retry, reason: str | None, code: str | None = None) -> bool:
+    """Whether an error is one that the policy tries again: by its reason, or by the worker's own code.
+
+    ``never`` wins over ``only``; an empty ``only`` means every error.
+    """
+    names = [name for name in (reason, code) if name]
+    if any(_matches(word, names) for word in policy.never):
+        return False
+    return not policy.only or any(_matches(word, names) for word in policy.only)
+
+
+def _matches(word: str, names: list[str]) -> bool:
+    if word.endswith("*"):
+        return any(name.startswith(word[:-1]) for name in names)
+    return word in names
+
+
 def delay_ms(policy: Retry, attempt: int, key: str) -> Ms:
     """Milliseconds to wait after the failed try ``attempt`` (1 = the first).
 

@@ -1,0 +1,62 @@
+"""What happens to a run that is due while the job's previous one is still going. Pure.
+
+A run that is due is *decided* once; one that is told to wait is asked again each time a run of its job ends, under the
+policy that the job has then. So an edit of the policy takes effect on what waits already, and nothing waits for ever:
+a waiting run is let go when nothing of its job is going any more, whatever the policy has become.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+from natscron.model import Overlap
+
+__all__ = ["BUFFER_MAX", "Verdict", "decide", "leaving"]
+
+BUFFER_MAX: Final = 100
+"""Runs of one job that wait at the most, under ``buffer_all``; ``buffer_one`` keeps one."""
+
+
+class Verdict(StrEnum):
+    """What is to be done with a run."""
+
+    START = "start"
+    """Send it."""
+    SKIP = "skip"
+    """Leave it out, because another is going."""
+    BUFFER = "buffer"
+    """It waits."""
+    DROP = "drop"
+    """Leave it out, because as many as may wait are waiting."""
+    REPLACE = "replace"
+    """Send it in the place of all that are going or waiting."""
+
+
+def decide(policy: Overlap, *, running: int, waiting: int) -> Verdict:
+    """About a run that is due while ``running`` of its job are going and ``waiting`` wait."""
+    if policy is Overlap.ALLOW or not running + waiting:
+        return Verdict.START
+    if policy is Overlap.CANCEL_OTHER:
+        return Verdict.REPLACE
+    if policy is Overlap.SKIP:
+        return Verdict.SKIP
+    return Verdict.BUFFER if waiting < _room(policy) else Verdict.DROP
+
+
+def leaving(policy: Overlap, *, running: int, waiting: int) -> list[Verdict]:
+    """About each of the ``waiting`` runs, the oldest first, when a run has ended and ``running`` are still going."""
+    if not waiting:
+        return []
+    if policy is Overlap.ALLOW:
+        return [Verdict.START] * waiting
+    if policy is Overlap.CANCEL_OTHER:
+        return [Verdict.DROP] * (waiting - 1) + [Verdict.REPLACE if running else Verdict.START]
+    first = [] if running else [Verdict.START]
+    left = waiting - len(first)
+    if policy is Overlap.SKIP:
+        return [*first, *[Verdict.SKIP] * left]
+    kept = min(left, _room(policy))
+    return [*first, *[Verdict.BUFFER] * kept, *[Verdict.DROP] * (left - kept)]
+
+
+def _room(policy: Overlap) -> int:
+    return 1 if policy is Overlap.BUFFER_ONE else BUFFER_MAX
