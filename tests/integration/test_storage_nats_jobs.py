@@ -18,7 +18,7 @@ from natscron.errors import (
     StorageUnavailableError,
     WrongRevisionError,
 )
-from natscron.model import Job, ScheduleSpec, Stamp
+from natscron.model import Calendar, Job, ScheduleSpec, Stamp
 from natscron.storage.nats import NatsStorage, NatsStorageOptions
 from natscron.storage.nats.jobs import TOMBSTONE_AGE_MS
 from natscron.testing.nats import NatsCluster, NatsServer
@@ -76,6 +76,12 @@ class Table:
         assert seq > 0
         self.deleted.append(job_id)
         self.jobs.pop(job_id, None)
+
+    def put_calendar(self, calendar: Calendar) -> None:
+        raise AssertionError(calendar)
+
+    def delete_calendar(self, name: str, seq: int) -> None:
+        raise AssertionError((name, seq))
 
     def complete(self, seq: int) -> None:
         if self.fresh is not None:

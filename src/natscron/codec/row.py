@@ -26,9 +26,9 @@ from natscron.model import (
     Version,
 )
 
-__all__ = ["READER", "decode_row", "encode_row"]
+__all__ = ["READER", "decode_row", "encode_row", "needs_newer"]
 
-READER: Final = 1
+READER: Final = 2
 """The highest reader version that this code honours."""
 
 _OWN: Final = "natscron"
@@ -202,11 +202,19 @@ def _stored(owned: _Owned | None, stamp: Stamp) -> dict[str, Any]:
     }
 
 
-def _owned(own: Any) -> _Owned:  # noqa: ANN401 - any JSON value
-    # The reader comes first: a later version may have changed the shape of all the rest.
+def needs_newer(own: Any) -> str | None:  # noqa: ANN401 - any JSON value
+    """Why this version must not read a row whose own part is ``own``; None: it may."""
     reader = own.get("reader", 0) if isinstance(own, dict) else 0
     if isinstance(reader, int) and reader > READER:
-        raise NewerRowError(f"the row needs reader version {reader}; this version reads up to {READER}")
+        return f"the row needs reader version {reader}; this version reads up to {READER}"
+    return None
+
+
+def _owned(own: Any) -> _Owned:  # noqa: ANN401 - any JSON value
+    # The reader comes first: a later version may have changed the shape of all the rest.
+    newer = needs_newer(own)
+    if newer is not None:
+        raise NewerRowError(newer)
     return msgspec.convert(own, _Owned)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from natscron.clock import Clock
 from natscron.codec import decode_row, id_of
+from natscron.codec.calendar import calendar_name_of, decode_calendar
 from natscron.errors import (
     StorageUnavailableError,
 )
@@ -29,7 +30,7 @@ class MemoryCluster:
         self.up = True
         """False: nothing can be reached."""
         self.jobs: dict[str, tuple[bytes | None, Stamp]] = {}
-        """Row and stamp by key; None: deleted by that write."""
+        """Row and stamp by key, jobs' and calendars'; None: deleted by that write."""
         self.jobs_seq = 0
         self.state_seq = 0
         self.lease: LeaseRecord | None = None
@@ -49,7 +50,7 @@ class MemoryCluster:
             raise StorageUnavailableError("the storage is not reachable")
 
     def put_row(self, key: str, row: bytes | None) -> int:
-        """Write a job's row (None: delete); its sequence."""
+        """Write a job's or a calendar's row (None: delete); its sequence."""
         self.jobs_seq += 1
         stamp = Stamp(self.clock.now_ms(), self.jobs_seq)
         self.jobs.pop(key, None)
@@ -188,7 +189,13 @@ class JobWatch(MemoryWatch):
         self._later(hand_over)
 
     def _hand_over(self, key: str, row: bytes | None, stamp: Stamp) -> None:
-        if row is None:
+        name = calendar_name_of(key)
+        if name is not None:
+            if row is None:
+                self._sink.delete_calendar(name, stamp.seq)
+            else:
+                self._sink.put_calendar(decode_calendar(key, row, stamp))
+        elif row is None:
             self._sink.delete(id_of(key), stamp.seq)
         else:
             self._sink.put(decode_row(key, row, stamp))

@@ -5,12 +5,14 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 from natscron.codec import decode_row, encode_row, key_of
+from natscron.codec.calendar import calendar_key, decode_calendar, encode_calendar
 from natscron.errors import (
+    CalendarNotFoundError,
     JobAlreadyExistsError,
     JobNotFoundError,
     WrongRevisionError,
 )
-from natscron.model import Job, Ms, Node, OpenRow, Run, Stamp
+from natscron.model import Calendar, Job, Ms, Node, OpenRow, Run, Stamp
 from natscron.storage.memory.cluster import JobWatch, MemoryCluster, MemoryWatch, RunWatch, StateWatch
 from natscron.storage.memory.link import MemoryLink
 from natscron.storage.protocol import (
@@ -68,37 +70,64 @@ class MemoryStorage:
     async def create_job(self, job: Job) -> int:
         """Write a job that must not exist."""
         await self._turn()
-        row, _ = self.cluster.jobs.get(key_of(job.id), (None, None))
-        if row is not None:
+        if self._row(key_of(job.id)) is not None:
             raise JobAlreadyExistsError(f"job with subject {job.id} already exists")
         return self.cluster.put_row(key_of(job.id), encode_row(job))
 
     async def put_job(self, job: Job, expected_revision: int | None = None) -> int:
         """Write a job."""
         await self._turn()
-        self._expect(job.id, expected_revision)
-        return self.cluster.put_row(key_of(job.id), encode_row(job))
+        key = key_of(job.id)
+        self._expect(key, f"job {job.id!r}", expected_revision)
+        return self.cluster.put_row(key, encode_row(job))
 
     async def delete_job(self, job_id: str, expected_revision: int | None = None) -> None:
         """Delete a job."""
         await self._turn()
-        row, _ = self.cluster.jobs.get(key_of(job_id), (None, None))
-        if row is None:
+        key = key_of(job_id)
+        if self._row(key) is None:
             raise JobNotFoundError(f"job {job_id!r} not found")
-        self._expect(job_id, expected_revision)
-        self.cluster.put_row(key_of(job_id), None)
-
-    def _expect(self, job_id: str, revision: int | None) -> None:
-        row, stamp = self.cluster.jobs.get(key_of(job_id), (None, Stamp()))
-        current = 0 if row is None else stamp.seq
-        if revision is not None and revision != current:
-            raise WrongRevisionError(f"job {job_id!r} is at revision {current}, not {revision}: read it again")
+        self._expect(key, f"job {job_id!r}", expected_revision)
+        self.cluster.put_row(key, None)
 
     async def fetch_job(self, job_id: str) -> Job | None:
         """The stored job."""
         await self._turn()
-        row, stamp = self.cluster.jobs.get(key_of(job_id), (None, Stamp()))
-        return None if row is None else decode_row(key_of(job_id), row, stamp)
+        found = self._row(key_of(job_id))
+        return None if found is None else decode_row(key_of(job_id), *found)
+
+    async def put_calendar(self, calendar: Calendar, expected_revision: int | None = None) -> int:
+        """Write a calendar."""
+        await self._turn()
+        key, row = calendar_key(calendar.name), encode_calendar(calendar)
+        self._expect(key, f"calendar {calendar.name!r}", expected_revision)
+        return self.cluster.put_row(key, row)
+
+    async def delete_calendar(self, name: str, expected_revision: int | None = None) -> None:
+        """Delete a calendar."""
+        await self._turn()
+        key = calendar_key(name)
+        if self._row(key) is None:
+            raise CalendarNotFoundError(f"calendar {name!r} not found")
+        self._expect(key, f"calendar {name!r}", expected_revision)
+        self.cluster.put_row(key, None)
+
+    async def fetch_calendar(self, name: str) -> Calendar | None:
+        """The stored calendar."""
+        await self._turn()
+        key = calendar_key(name)
+        found = self._row(key)
+        return None if found is None else decode_calendar(key, *found)
+
+    def _row(self, key: str) -> tuple[bytes, Stamp] | None:
+        row, stamp = self.cluster.jobs.get(key, (None, Stamp()))
+        return None if row is None else (row, stamp)
+
+    def _expect(self, key: str, what: str, revision: int | None) -> None:
+        found = self._row(key)
+        current = 0 if found is None else found[1].seq
+        if revision is not None and revision != current:
+            raise WrongRevisionError(f"{what} is at revision {current}, not {revision}: read it again")
 
     async def last_jobs_seq(self) -> int:
         """The jobs' last sequence."""

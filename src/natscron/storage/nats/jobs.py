@@ -1,4 +1,4 @@
-"""Jobs in a KV bucket that the Go version can share.
+"""Jobs, and the calendars they refer to, in a KV bucket that the Go version can share.
 
 Who is authoritative: the bucket's stream. Every write carries the sequence it expects where the caller named one, so
 of two writers one is refused and nothing is lost. A delete leaves a tombstone, so that watchers learn of it; tombstones
@@ -10,20 +10,22 @@ A write that got no answer raises StorageUncertainError and is not repeated here
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from natscron.clock import Clock
+from natscron.codec.calendar import calendar_key, calendar_name_of, decode_calendar, encode_calendar
 from natscron.codec.keys import id_of, key_of
 from natscron.codec.row import decode_row, encode_row
 from natscron.errors import (
+    CalendarNotFoundError,
     JobAlreadyExistsError,
     JobNotFoundError,
     LimitExceededError,
     StorageError,
     WrongRevisionError,
 )
-from natscron.model import Job, Ms, Stamp
+from natscron.model import Calendar, Job, Ms, Stamp
 from natscron.storage.nats.options import NatsStorageOptions
 from natscron.storage.protocol import JobSink
 from natscron.wire.connection import Connection
@@ -77,48 +79,39 @@ class NatsJobs:
 
     async def create_job(self, job: Job) -> int:
         """Write a job that must not exist; its revision. Raises JobAlreadyExistsError."""
-        revision = await self._create(job)
+        revision = await self._create(job_key(job.id), encode_row(job))
         if revision is None:
             raise JobAlreadyExistsError(f"job with subject {job.id} already exists")
         return revision
 
     async def put_job(self, job: Job, expected_revision: int | None = None) -> int:
         """Write a job; its revision. Raises WrongRevisionError. 0 expects that there is none."""
-        if expected_revision == 0:
-            revision = await self._create(job)
-            if revision is None:
-                raise WrongRevisionError(f"job {job.id} exists; revision 0 expects that it does not")
-            return revision
-        if expected_revision is None:
-            return await self._write(job_key(job.id), encode_row(job), {})
-        try:
-            return await self._write(job_key(job.id), encode_row(job), cas_headers(expected_revision))
-        except ApiError as error:
-            if is_wrong_sequence(error):
-                raise WrongRevisionError(f"job {job.id} is not at revision {expected_revision}") from error
-            raise
+        return await self._put(job_key(job.id), encode_row(job), expected_revision, f"job {job.id}")
 
     async def delete_job(self, job_id: str, expected_revision: int | None = None) -> None:
         """Delete. Raises JobNotFoundError (nothing is written then) and WrongRevisionError."""
-        for _ in range(MAX_TRIES):
-            key, found = await self._find(job_id)
-            if found is None:
-                raise JobNotFoundError(f"no job with subject {job_id}")
-            if expected_revision is not None and found.seq != expected_revision:
-                raise WrongRevisionError(f"job {job_id} is at revision {found.seq}, not at {expected_revision}")
-            try:
-                await self._write(key, b"", delete_headers(found.seq))
-            except ApiError as error:
-                if not is_wrong_sequence(error):
-                    raise
-            else:
-                return
-        raise WrongRevisionError(f"job {job_id} changed {MAX_TRIES} times while it was being deleted")
+        if not await self._delete(_job_keys(job_id), expected_revision, f"job {job_id}"):
+            raise JobNotFoundError(f"no job with subject {job_id}")
 
     async def fetch_job(self, job_id: str) -> Job | None:
         """The job from the stream's leader."""
-        key, found = await self._find(job_id)
+        key, found = await self._find(_job_keys(job_id))
         return None if found is None else decode_row(key, found.data, stamp_of(found.seq, found.timestamp_ns))
+
+    async def put_calendar(self, calendar: Calendar, expected_revision: int | None = None) -> int:
+        """Write a calendar; its revision. Raises WrongRevisionError. 0 expects that there is none."""
+        key, value = calendar_key(calendar.name), encode_calendar(calendar)
+        return await self._put(key, value, expected_revision, f"calendar {calendar.name}")
+
+    async def delete_calendar(self, name: str, expected_revision: int | None = None) -> None:
+        """Delete. Raises CalendarNotFoundError (nothing is written then) and WrongRevisionError."""
+        if not await self._delete((calendar_key(name),), expected_revision, f"calendar {name}"):
+            raise CalendarNotFoundError(f"there is no calendar {name!r}")
+
+    async def fetch_calendar(self, name: str) -> Calendar | None:
+        """The calendar from the stream's leader."""
+        key, found = await self._find((calendar_key(name),))
+        return None if found is None else decode_calendar(key, found.data, stamp_of(found.seq, found.timestamp_ns))
 
     async def last_jobs_seq(self) -> int:
         """The sequence of the last write to the jobs, deletes included."""
@@ -150,9 +143,21 @@ class NatsJobs:
             swept += 1
         return swept
 
-    async def _create(self, job: Job) -> int | None:
-        """The revision, or None when the job exists."""
-        key, value = job_key(job.id), encode_row(job)
+    async def _put(self, key: str, value: bytes, expected: int | None, what: str) -> int:
+        if expected == 0:
+            revision = await self._create(key, value)
+            if revision is None:
+                raise WrongRevisionError(f"{what} exists; revision 0 expects that it does not")
+            return revision
+        try:
+            return await self._write(key, value, {} if expected is None else cas_headers(expected))
+        except ApiError as error:
+            if expected is not None and is_wrong_sequence(error):
+                raise WrongRevisionError(f"{what} is not at revision {expected}") from error
+            raise
+
+    async def _create(self, key: str, value: bytes) -> int | None:
+        """The revision, or None when there is a row."""
         expected = 0
         for _ in range(MAX_TRIES):
             try:
@@ -167,15 +172,30 @@ class NatsJobs:
             expected = 0 if found is None else found.seq
         return None
 
-    async def _find(self, job_id: str) -> tuple[str, Entry | None]:
-        """The row under the id's own key, or under the id itself where a Go row uses a key that is reserved now."""
-        key = job_key(job_id)
-        for candidate in dict.fromkeys((key, job_id) if job_id.startswith("_") else (key,)):
-            subject = self._options.jobs_prefix + candidate
-            found = await get_last(self._connection, self._options.jobs_stream, subject)
+    async def _delete(self, keys: Sequence[str], expected: int | None, what: str) -> bool:
+        """Whether there was a row."""
+        for _ in range(MAX_TRIES):
+            key, found = await self._find(keys)
+            if found is None:
+                return False
+            if expected is not None and found.seq != expected:
+                raise WrongRevisionError(f"{what} is at revision {found.seq}, not at {expected}")
+            try:
+                await self._write(key, b"", delete_headers(found.seq))
+            except ApiError as error:
+                if not is_wrong_sequence(error):
+                    raise
+            else:
+                return True
+        raise WrongRevisionError(f"{what} changed {MAX_TRIES} times while it was being deleted")
+
+    async def _find(self, keys: Sequence[str]) -> tuple[str, Entry | None]:
+        """The first of ``keys`` with a row, and the row."""
+        for key in keys:
+            found = await get_last(self._connection, self._options.jobs_stream, self._options.jobs_prefix + key)
             if found is not None and not is_deleted(found.headers):
-                return candidate, found
-        return key, None
+                return key, found
+        return keys[0], None
 
     async def _write(self, key: str, value: bytes, headers: Mapping[str, str]) -> int:
         future = await self._window.publish(self._options.jobs_prefix + key, value, headers or None)
@@ -183,8 +203,16 @@ class NatsJobs:
         return (await asyncio.shield(future)).seq
 
 
+def _job_keys(job_id: str) -> tuple[str, ...]:
+    """The id's own key, and the id itself where a Go row may use a key that is reserved now."""
+    key = job_key(job_id)
+    if job_id == key or not job_id.startswith("_") or calendar_name_of(job_id) is not None:
+        return (key,)
+    return key, job_id
+
+
 class _Adapter:
-    """From messages to jobs."""
+    """From messages to jobs and calendars."""
 
     def __init__(self, sink: JobSink, prefix: str, tombstones: dict[str, tuple[int, Ms]]) -> None:
         self._sink = sink
@@ -200,12 +228,19 @@ class _Adapter:
     ) -> None:
         key = subject[self._cut :]
         stamp = stamp_of(seq, timestamp_ns)
+        calendar = calendar_name_of(key)
         if is_deleted(headers):
             self._tombstones[key] = (seq, stamp.at_ms)
-            self._sink.delete(id_of(key), seq)
-        else:
-            self._tombstones.pop(key, None)
+            if calendar is None:
+                self._sink.delete(id_of(key), seq)
+            else:
+                self._sink.delete_calendar(calendar, seq)
+            return
+        self._tombstones.pop(key, None)
+        if calendar is None:
             self._sink.put(decode_row(key, data, stamp))
+        else:
+            self._sink.put_calendar(decode_calendar(key, data, stamp))
 
     def on_complete(self, seq: int) -> None:
         self._sink.complete(seq)

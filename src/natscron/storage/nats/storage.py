@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from natscron.clock import Clock, SystemClock
 from natscron.errors import StorageUnavailableError
-from natscron.model import Job, Ms, Node, OpenRow, Run
+from natscron.model import Calendar, Job, Ms, Node, OpenRow, Run
 from natscron.storage.nats.history import NatsHistory
 from natscron.storage.nats.jobs import NatsJobs
 from natscron.storage.nats.link import NatsLeaderLink, open_link
@@ -138,6 +138,18 @@ class NatsStorage:
         """The job from the stream's leader."""
         return await self._jobs.fetch_job(job_id)
 
+    async def put_calendar(self, calendar: Calendar, expected_revision: int | None = None) -> int:
+        """Write a calendar; its revision. Raises WrongRevisionError. 0 expects that there is none."""
+        return await self._jobs.put_calendar(calendar, expected_revision)
+
+    async def delete_calendar(self, name: str, expected_revision: int | None = None) -> None:
+        """Delete. Raises CalendarNotFoundError and WrongRevisionError."""
+        await self._jobs.delete_calendar(name, expected_revision)
+
+    async def fetch_calendar(self, name: str) -> Calendar | None:
+        """The calendar from the stream's leader."""
+        return await self._jobs.fetch_calendar(name)
+
     async def last_jobs_seq(self) -> int:
         """The sequence of the last write to the jobs, deletes included."""
         return await self._jobs.last_jobs_seq()
@@ -147,7 +159,7 @@ class NatsStorage:
         return self._kept(self._jobs.watch_jobs(sink))
 
     async def sweep(self) -> None:
-        """Purge the marks of jobs deleted more than an hour ago, at most 1,000 a call."""
+        """Purge the marks of jobs and calendars deleted more than an hour ago, at most 1,000 a call."""
         await self._jobs.sweep_tombstones()
 
     async def open_link(self, on_reply: OnReply) -> LeaderLink:

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from natscron.model import Job, LeaseRecord, Ms, Node, OpenRow, Run, ScheduleSpec
+from natscron.model import Calendar, Job, LeaseRecord, Ms, Node, OpenRow, Run, ScheduleSpec
 from natscron.storage.protocol import Reply
 
 WAIT_S: Final = 15.0
@@ -34,24 +34,42 @@ class Jobs(Changing):
     def __init__(self) -> None:
         super().__init__()
         self.jobs: dict[str, Job] = {}
+        self.calendars: dict[str, Calendar] = {}
+        self.order: list[str] = []
+        """Ids and names in the order in which they came, ``-`` before those deleted."""
         self.seq = -1
-        self._fresh: set[str] | None = None
+        self._fresh: tuple[set[str], set[str]] | None = None
 
     def reset(self) -> None:
-        self._fresh = set()
+        self._fresh = (set(), set())
 
     def put(self, job: Job) -> None:
+        self.order.append(job.id)
         self.jobs[job.id] = job
         if self._fresh is not None:
-            self._fresh.add(job.id)
+            self._fresh[0].add(job.id)
 
     def delete(self, job_id: str, seq: int) -> None:
         del seq
+        self.order.append("-" + job_id)
         self.jobs.pop(job_id, None)
+
+    def put_calendar(self, calendar: Calendar) -> None:
+        self.order.append(calendar.name)
+        self.calendars[calendar.name] = calendar
+        if self._fresh is not None:
+            self._fresh[1].add(calendar.name)
+
+    def delete_calendar(self, name: str, seq: int) -> None:
+        del seq
+        self.order.append("-" + name)
+        self.calendars.pop(name, None)
 
     def complete(self, seq: int) -> None:
         if self._fresh is not None:
-            self.jobs = {job_id: job for job_id, job in self.jobs.items() if job_id in self._fresh}
+            jobs, calendars = self._fresh
+            self.jobs = {job_id: job for job_id, job in self.jobs.items() if job_id in jobs}
+            self.calendars = {name: one for name, one in self.calendars.items() if name in calendars}
             self._fresh = None
         assert seq >= self.seq, "the sequence went back"
         self.seq = seq
