@@ -160,7 +160,7 @@ def test_edits_without_a_leader_are_bounded() -> None:
         ("a", b"{}", "job subject is required"),
         ("a", b'{"subject":"b"}', "does not belong to its key"),
         ("_a", b'{"subject":"_a"}', "does not belong to its key"),
-        ("a", b'{"subject":"a","natscron":{"reader":2,"generation":"?"}}', "needs reader version 2"),
+        ("a", b'{"subject":"a","natscron":{"reader":3,"generation":"?"}}', "needs reader version 3"),
         ("a", b'{"subject":"a","natscron":{"generation":"x"}}', "generation"),
         ("a", b'{"subject":"a","natscron":[]}', "array"),
         ("a", b'{"subject":"a","schedule":{"fortnightly":1}}', "unknown schedule field"),
@@ -230,8 +230,8 @@ def test_a_lease_survives_the_trip() -> None:
 
 
 def test_a_record_of_a_newer_version_is_refused() -> None:
-    with pytest.raises(MalformedInputError, match="reader version 2"):
-        state.decode_lease(b'{"reader":2}')
+    with pytest.raises(MalformedInputError, match="reader version 3"):
+        state.decode_lease(b'{"reader":3}')
     with pytest.raises(MalformedInputError, match="reader version 9"):
         state.decode_row(b'{"run_id":"x","reader":9}')
     with pytest.raises(MalformedInputError):

@@ -10,7 +10,8 @@ from enum import StrEnum
 from typing import Any, Final, TypeAlias, TypeVar
 
 from natscron.codec.gojson import fold, go_type_error
-from natscron.durations import parse_duration
+from natscron.codec.times import MAX_MS, text_to_ms
+from natscron.durations import parse_duration, parse_duration_ms
 from natscron.errors import NatscronError, ValidationError
 from natscron.model import (
     DEFAULT_CATCHUP,
@@ -21,24 +22,32 @@ from natscron.model import (
     Ms,
     Overlap,
     Retry,
-    ScheduleSpec,
+    Skip,
 )
 
 __all__ = [
     "MAX_ATTEMPTS",
     "MAX_CATCHUP_LIMIT",
+    "MAX_FAILURES",
+    "MAX_PRIORITY",
     "MAX_SPAN_MS",
+    "MAX_WORDS",
     "catchup",
     "check_headers",
     "delivery",
     "duration_ms",
     "headers",
+    "instant_ms",
     "labels",
     "note",
     "overlap",
+    "pause_after_failures",
     "paused",
+    "paused_until",
+    "priority",
+    "reports",
     "retry",
-    "schedule",
+    "skip",
     "target",
     "text",
     "timeout",
@@ -52,17 +61,24 @@ MAX_SPAN_MS: Final[Ms] = 366 * 86_400_000
 MAX_CATCHUP_LIMIT: Final = 10_000
 MAX_ATTEMPTS: Final = 1_000
 MAX_FACTOR: Final = 1_000.0
+MAX_WORDS: Final = 32
+"""The most words of ``retry.only``, and of ``retry.never``."""
+MAX_PRIORITY: Final = 100
+"""The highest priority; the lowest is its negative."""
+MAX_FAILURES: Final = 1_000
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FORBIDDEN: Final = re.compile(r"[\r\n\x00]")
+_ERROR_WORD: Final = re.compile(r"[A-Za-z0-9_.:-]+\*?")
+_MAX_WORD: Final = 128
+_RELATIVE: Final = re.compile(r"in\s+(\S+)", re.IGNORECASE)
 _PERCENT: Final = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)%", re.ASCII)
 
-_SCHEDULE_TEXTS: Final = ("every", "cron", "at", "tz", "start_at", "dst_gap", "dst_fold")
-_SCHEDULE_LATER: Final = ("rrule", "any", "except", "not_before", "not_after", "max_runs", "jitter")
-_SCHEDULE_NOW: Final = (*_SCHEDULE_TEXTS, "run_at_start")
-_SCHEDULE_KEYS: Final = {name: name for name in (*_SCHEDULE_NOW, *_SCHEDULE_LATER)}
 _CATCHUP_KEYS: Final = {name: name for name in ("policy", "window", "limit", "grace")}
-_RETRY_KEYS: Final = {name: name for name in ("attempts", "backoff", "factor", "max_backoff", "jitter")}
+_RETRY_KEYS: Final = {
+    name: name for name in ("attempts", "backoff", "factor", "max_backoff", "jitter", "only", "never")
+}
+_SKIP_KEYS: Final = {name: name for name in ("from", "until")}
 
 
 def text(value: JSON, where: str) -> str:
@@ -93,26 +109,6 @@ def target(value: JSON) -> str:
     """The subject in the older form's ``target``; unknown fields in it are ignored, as they always were."""
     found = _object(value, "JobDefinition.target", "struct")
     return text(fold(found, {"subject": "subject"}).get("subject"), ".target.subject")
-
-
-def schedule(value: JSON) -> ScheduleSpec | None:
-    """The schedule as data. An empty text counts as absent, as in Go."""
-    if value is None:
-        return None
-    found = fold(_object(value, "JobDefinition.schedule", "struct"), _SCHEDULE_KEYS)
-    kept: dict[str, Any] = {}
-    for name, item in found.items():
-        if name in _SCHEDULE_TEXTS:
-            kept[name] = text(item, f".schedule.{name}") or None
-        elif name == "run_at_start":
-            kept[name] = _flag(item, ".schedule.run_at_start")
-        elif item is None:
-            continue
-        elif name in _SCHEDULE_LATER:
-            raise ValidationError(f"schedule field '{name}' is not supported by this version")
-        else:
-            raise ValidationError(f"unknown schedule field {name[:64]!r}; known are {', '.join(_SCHEDULE_NOW)}")
-    return ScheduleSpec(**kept)
 
 
 def headers(value: JSON) -> dict[str, str]:
@@ -169,7 +165,7 @@ def catchup(value: JSON) -> CatchUp:
 
 
 def retry(value: JSON) -> Retry:
-    """An object with ``attempts backoff factor max_backoff jitter``."""
+    """An object with ``attempts backoff factor max_backoff jitter only never``."""
     if value is None:
         return DEFAULT_RETRY
     found = fold(_object(value, "JobDefinition.retry", "struct"), _RETRY_KEYS)
@@ -183,6 +179,8 @@ def retry(value: JSON) -> Retry:
         factor=default.factor if factor is None else _factor(factor),
         max_backoff_ms=default.max_backoff_ms if cap is None else duration_ms(cap, "retry.max_backoff"),
         jitter=default.jitter if jitter is None else _percent(jitter),
+        only=_words(found.get("only"), "retry.only"),
+        never=_words(found.get("never"), "retry.never"),
     )
 
 
@@ -194,6 +192,60 @@ def timeout(value: JSON) -> Ms | None:
 def paused(value: JSON) -> bool:
     """Whether the job rests."""
     return _flag(value, "JobDefinition.paused")
+
+
+def instant_ms(value: JSON, field: str, now_ms: Ms | None) -> Ms:
+    """An instant as RFC 3339 text with an offset, or ``in 2h``, counted from ``now_ms``.
+
+    Without ``now_ms`` (a stored row) only the former. Raises ValidationError, also outside 1970 to 9999.
+    """
+    if not isinstance(value, str):
+        raise ValidationError(f'{field} must be an instant as text, like "2026-11-20T09:00:00Z"; got {_show(value)}')
+    stripped = value.strip()
+    relative = _RELATIVE.fullmatch(stripped)
+    try:
+        if relative is None:
+            return text_to_ms(stripped)
+        span = parse_duration_ms(relative[1])
+    except NatscronError as error:
+        raise ValidationError(f"{field}: {error}") from None
+    if now_ms is None:
+        raise ValidationError(f"{field}: {value!r} counts from now, and this is no place for that: name the instant")
+    if span <= 0 or now_ms + span > MAX_MS:
+        raise ValidationError(f"{field} must lie in the future, and before the year 10000; got {value!r}")
+    return now_ms + span
+
+
+def paused_until(value: JSON, now_ms: Ms | None) -> Ms | None:
+    """When a pause ends by itself; None: it does not. Read as :func:`instant_ms` does."""
+    return None if value is None or value == "" else instant_ms(value, "paused_until", now_ms)
+
+
+def priority(value: JSON) -> int:
+    """Of runs due at one instant the higher goes first."""
+    return 0 if value is None else _count(value, "priority", MAX_PRIORITY, least=-MAX_PRIORITY)
+
+
+def reports(value: JSON) -> bool:
+    """Whether the job's workers tell how a run ended."""
+    return _flag(value, "JobDefinition.reports")
+
+
+def pause_after_failures(value: JSON) -> int:
+    """After how many failed runs in a row the job is paused; 0: never."""
+    return 0 if value is None else _count(value, "pause_after_failures", MAX_FAILURES, least=0)
+
+
+def skip(value: JSON) -> Skip | None:
+    """An object with ``from`` and ``until``, both instants."""
+    if value is None:
+        return None
+    found = fold(_object(value, "JobDefinition.skip", "struct"), _SKIP_KEYS)
+    _only(found, _SKIP_KEYS, "skip")
+    begin, end = (instant_ms(found.get(name), f"skip.{name}", None) for name in _SKIP_KEYS)
+    if begin > end:
+        raise ValidationError("skip.from must not be later than skip.until")
+    return Skip(begin, end)
 
 
 def note(value: JSON) -> str:
@@ -236,10 +288,24 @@ def _word(value: JSON, field: str, words: Callable[[str], _Word], default: _Word
     raise ValidationError(f"{field} must be one of {', '.join(type(default))}; got {_show(value)}")
 
 
-def _count(value: JSON, field: str, most: int) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most:
+def _count(value: JSON, field: str, most: int, *, least: int = 1) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
         return value
-    raise ValidationError(f"{field} must be a whole number from 1 to {most}; got {_show(value)}")
+    raise ValidationError(f"{field} must be a whole number from {least} to {most}; got {_show(value)}")
+
+
+def _words(value: JSON, field: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > MAX_WORDS:
+        raise ValidationError(f"{field} must be a list of at most {MAX_WORDS} words; got {_show(value)}")
+    for index, word in enumerate(value):
+        if not isinstance(word, str) or len(word) > _MAX_WORD or _ERROR_WORD.fullmatch(word) is None:
+            raise ValidationError(
+                f"{field}[{index}] must be a word of letters, digits and _.:- (at most {_MAX_WORD}), with a last * for "
+                f"any ending; got {_show(word)}"
+            )
+    return tuple(value)
 
 
 def _factor(value: JSON) -> float:

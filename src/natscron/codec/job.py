@@ -7,6 +7,7 @@ import msgspec
 
 from natscron.codec import fields
 from natscron.codec.gojson import as_object, decode, normalise
+from natscron.codec.spec import read_schedule, schedule_json
 from natscron.codec.times import ms_to_text
 from natscron.durations import format_duration
 from natscron.errors import ValidationError
@@ -20,7 +21,7 @@ from natscron.model import (
     Ms,
     Overlap,
     Retry,
-    ScheduleSpec,
+    Skip,
 )
 
 __all__ = [
@@ -56,16 +57,18 @@ VIEW_FIELDS: Final = frozenset(
 )
 """What replies and rows add: ignored on input, so that what was listed can be created again."""
 
-_LATER: Final = frozenset({"priority", "pause_after_failures", "paused_until"})
-
 JSON: TypeAlias = Any
 Input: TypeAlias = bytes | str | Mapping[str, Any]
 _Reader: TypeAlias = Callable[[JSON], Any]
+_NOW_READERS: Final[dict[str, tuple[str, Callable[[JSON, Ms | None], Any]]]] = {
+    "paused_until": ("paused_until_ms", fields.paused_until)
+}
+"""Readers of fields that may count from now."""
 
 _READERS: Final[dict[str, tuple[str, _Reader]]] = {
     "subject": ("id", lambda value: fields.text(value, "JobDefinition.subject")),
     "target": ("target", fields.target),
-    "schedule": ("schedule", fields.schedule),
+    "schedule": ("schedule", read_schedule),
     "payload": ("payload", lambda value: msgspec.UNSET if value is None else value),
     "headers": ("headers", fields.headers),
     "delivery": ("delivery", fields.delivery),
@@ -76,8 +79,12 @@ _READERS: Final[dict[str, tuple[str, _Reader]]] = {
     "labels": ("labels", fields.labels),
     "paused": ("paused", fields.paused),
     "note": ("note", fields.note),
+    "priority": ("priority", fields.priority),
+    "reports": ("reports", fields.reports),
+    "pause_after_failures": ("pause_after_failures", fields.pause_after_failures),
+    "skip": ("skip", fields.skip),
 }
-_NAMES: Final = {name: name for name in (*_READERS, *VIEW_FIELDS, *_LATER)}
+_NAMES: Final = {name: name for name in (*_READERS, *_NOW_READERS, *VIEW_FIELDS)}
 _MOST_NAMED: Final = 10
 
 
@@ -105,17 +112,18 @@ def subject_of(data: Input) -> str:
     return str(values.get("subject") or values.get("target") or "")
 
 
-def parse_job(data: Input) -> ParsedJob:
+def parse_job(data: Input, now_ms: Ms | None = None) -> ParsedJob:
     """Read a whole job. Raises MalformedInputError and ValidationError (also its text ``job subject is required``).
 
-    Unknown top-level fields are kept in ``job.extra`` and named in a warning.
+    Unknown top-level fields are kept in ``job.extra`` and named in a warning. ``paused_until: in 2h`` counts from
+    ``now_ms`` and is refused without it.
     """
-    return job_from_fields(read_fields(data))
+    return job_from_fields(read_fields(data), now_ms)
 
 
-def job_from_fields(found: Mapping[str, Any]) -> ParsedJob:
+def job_from_fields(found: Mapping[str, Any], now_ms: Ms | None = None) -> ParsedJob:
     """:func:`parse_job` for an object that was read already."""
-    values, extra, given = _read(found)
+    values, extra, given = _read(found, now_ms)
     subject = values.pop("target", "")
     if values.get("id"):
         if subject and subject != values["id"]:
@@ -131,13 +139,13 @@ def job_from_fields(found: Mapping[str, Any]) -> ParsedJob:
     return ParsedJob(Job(old_format=old_format, extra=extra, **values), given, _unknown(extra))
 
 
-def merge_job(old: Job, patch: Input) -> ParsedJob:
+def merge_job(old: Job, patch: Input, now_ms: Ms | None = None) -> ParsedJob:
     """``old`` with what ``patch`` gives: absent fields are kept, null resets to the default.
 
     A schedule is replaced as a whole. A subject may be given and must be the job's own. What the store owns is
-    copied from ``old``. Raises MalformedInputError and ValidationError.
+    copied from ``old``. ``now_ms`` as in :func:`parse_job`. Raises MalformedInputError and ValidationError.
     """
-    values, extra, given = _read(read_fields(patch))
+    values, extra, given = _read(read_fields(patch), now_ms)
     for name in ("id", "target"):
         other = values.pop(name, "")
         if other and other != old.id:
@@ -150,7 +158,7 @@ def merge_job(old: Job, patch: Input) -> ParsedJob:
     return ParsedJob(job, given, _unknown(extra))
 
 
-def _read(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], frozenset[str]]:
+def _read(found: Mapping[str, Any], now_ms: Ms | None) -> tuple[dict[str, Any], dict[str, Any], frozenset[str]]:
     values: dict[str, Any] = {}
     extra: dict[str, Any] = {}
     given: set[str] = set()
@@ -164,8 +172,8 @@ def _read(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], fro
         reader = _READERS.get(name)
         if reader is not None:
             values[reader[0]] = reader[1](value)
-        elif name in _LATER and value is not None:
-            raise ValidationError(f"field '{name}' is not supported by this version")
+        elif (timed := _NOW_READERS.get(name)) is not None:
+            values[timed[0]] = timed[1](value, now_ms)
     return values, extra, frozenset(given)
 
 
@@ -233,15 +241,14 @@ _SHOWN: Final[tuple[tuple[str, Callable[[Job], Any]], ...]] = (
     ("retry", lambda job: None if job.retry == DEFAULT_RETRY else _retry_json(job.retry)),
     ("labels", lambda job: job.labels or None),
     ("paused", lambda job: job.paused or None),
+    ("paused_until", lambda job: _instant(job.paused_until_ms)),
     ("note", lambda job: job.note or None),
+    ("priority", lambda job: job.priority or None),
+    ("reports", lambda job: job.reports or None),
+    ("pause_after_failures", lambda job: job.pause_after_failures or None),
+    ("skip", lambda job: None if job.skip is None else _skip_json(job.skip)),
 )
 """What is shown of a job where it differs from the default (else None)."""
-
-
-def schedule_json(spec: ScheduleSpec) -> dict[str, Any]:
-    """The fields that are set, the Go version's first."""
-    found: dict[str, Any] = msgspec.to_builtins(spec)
-    return found
 
 
 def job_view(
@@ -288,11 +295,20 @@ def _catchup_json(found: CatchUp) -> Any:  # noqa: ANN401 - a word or an object
     return shown if len(shown) > 1 else found.policy.value
 
 
+def _skip_json(found: Skip) -> dict[str, Any]:
+    return {"from": ms_to_text(found.from_ms), "until": ms_to_text(found.until_ms)}
+
+
 def _retry_json(found: Retry) -> dict[str, Any]:
-    return {
+    shown: dict[str, Any] = {
         "attempts": found.attempts,
         "backoff": _span(found.backoff_ms),
         "factor": found.factor,
         "max_backoff": _span(found.max_backoff_ms),
         "jitter": f"{round(found.jitter * 100, 6):g}%",
     }
+    if found.only:
+        shown["only"] = list(found.only)
+    if found.never:
+        shown["never"] = list(found.never)
+    return shown

@@ -12,14 +12,16 @@ from typing import Any, Final
 import msgspec
 
 from natscron.codec.gojson import MAX_BYTES, MAX_DEPTH, as_object, decode
-from natscron.codec.job import GO_TYPE, content, envelope, job_from_fields, schedule_json
+from natscron.codec.job import GO_TYPE, content, envelope, job_from_fields
 from natscron.codec.keys import id_of, key_of
+from natscron.codec.spec import schedule_json, uses_later
 from natscron.errors import NatscronError, ValidationError
 from natscron.model import (
     DEFAULT_CATCHUP,
     DEFAULT_RETRY,
     CatchUp,
     Job,
+    Overlap,
     Retry,
     ScheduleSpec,
     Stamp,
@@ -48,11 +50,24 @@ class _Owned(msgspec.Struct, omit_defaults=True):
     previous: tuple[Version, ...] = ()
 
 
+class _PlainSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A schedule of reader version 1: all of its fields are texts, so there is little to check."""
+
+    every: str | None = None
+    cron: str | None = None
+    at: str | None = None
+    tz: str | None = None
+    start_at: str | None = None
+    run_at_start: bool = False
+    dst_gap: str | None = None
+    dst_fold: str | None = None
+
+
 class _Plain(msgspec.Struct, forbid_unknown_fields=True):
     """The row of an ordinary job, for the fast path. Whatever does not fit goes the long way, which also knows why."""
 
     subject: str
-    schedule: ScheduleSpec | None = None
+    schedule: _PlainSpec | None = None
     payload: Any = msgspec.UNSET
     labels: dict[str, str] | None = None
     paused: bool = False
@@ -77,6 +92,8 @@ class _Shared:
 
 
 _schedules = _Shared()
+_plain_schedules: dict[_PlainSpec, ScheduleSpec] = {}
+"""The same for schedules of the fast path; bounded alike."""
 _policies = _Shared()
 
 
@@ -87,7 +104,7 @@ class NewerRowError(ValidationError):
 def encode_row(job: Job) -> bytes:
     """The row for ``job``. ``created_at_ms`` 0: a creating write; ``counts_from`` empty: counts from this write."""
     shown = content(job)
-    own: dict[str, Any] = {"reader": 1}
+    own: dict[str, Any] = {"reader": 2 if _needs_second(job) else 1}
     if job.created_at_ms:
         own["generation"] = job.generation
         own["created_at"] = job.created_at_ms
@@ -102,6 +119,25 @@ def encode_row(job: Job) -> bytes:
     except OverflowError:
         shown[_OWN] = msgspec.to_builtins(own)
         return json.dumps(shown, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _needs_second(job: Job) -> bool:
+    """Whether an instance with reader version 1 could not honour the job."""
+    return bool(
+        job.paused_until_ms is not None
+        or job.priority
+        or job.reports
+        or job.pause_after_failures
+        or job.skip is not None
+        or job.retry.only
+        or job.retry.never
+        or job.overlap not in _FIRST_OVERLAPS
+        or uses_later(job.schedule)
+        or any(uses_later(version.schedule) for version in job.previous)
+    )
+
+
+_FIRST_OVERLAPS: Final = (Overlap.ALLOW, Overlap.SKIP)
 
 
 def _version(version: Version) -> dict[str, Any]:
@@ -144,7 +180,7 @@ def _decode(key: str, job_id: str, value: bytes, stamp: Stamp) -> Job:
         payload = msgspec.UNSET if plain.payload is None else envelope(plain.payload, old_format=False)
         return Job(
             id=key,
-            schedule=_schedule(plain.schedule),
+            schedule=None if plain.schedule is None else _plain_schedule(plain.schedule),
             payload=payload,
             headers=_NOTHING,
             labels=plain.labels or _NOTHING,
@@ -220,6 +256,26 @@ def _owned(own: Any) -> _Owned:  # noqa: ANN401 - any JSON value
 
 def _schedule(spec: ScheduleSpec | None) -> ScheduleSpec | None:
     shared: ScheduleSpec | None = None if spec is None else _schedules(spec)
+    return shared
+
+
+def _plain_schedule(found: _PlainSpec) -> ScheduleSpec:
+    shared = _plain_schedules.get(found)
+    if shared is None:
+        if len(_plain_schedules) >= _SHARED_LIMIT:
+            _plain_schedules.clear()
+        shared = _plain_schedules[found] = _schedules(
+            ScheduleSpec(
+                every=found.every,
+                cron=found.cron,
+                at=found.at,
+                tz=found.tz,
+                start_at=found.start_at,
+                run_at_start=found.run_at_start,
+                dst_gap=found.dst_gap,
+                dst_fold=found.dst_fold,
+            )
+        )
     return shared
 
 

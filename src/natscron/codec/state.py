@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from natscron.errors import MalformedInputError
-from natscron.model import Holder, Lease, Mark, Ms, Node, Note, NoteRef, OpenRow
+from natscron.model import Holder, Lease, Mark, Ms, Node, Note, NoteRef, OpenRow, OpenState
 
 __all__ = [
     "READER",
@@ -25,7 +25,7 @@ __all__ = [
     "encode_row",
 ]
 
-READER: Final = 1
+READER: Final = 2
 """The highest reader version that this code honours."""
 
 
@@ -100,13 +100,33 @@ def decode_note(ref: NoteRef, data: bytes, stored_at_ms: Ms) -> Note:
 
 
 def encode_row(row: OpenRow) -> bytes:
-    """The open row as compact JSON."""
+    """The open row as compact JSON, with the lowest reader version that honours it (or the row's own, if higher)."""
+    if row.reader < _SECOND and _needs_second(row):
+        row = msgspec.structs.replace(row, reader=_SECOND)
     return _encoder.encode(row)
+
+
+_SECOND: Final = 2
+_FIRST_STATES: Final = frozenset({OpenState.PENDING, OpenState.RUNNING, OpenState.RETRY})
+_FIRST_FIELDS: Final = frozenset(
+    {
+        *("run_id", "job_id", "generation", "scheduled_at_ms", "state", "trigger", "delivery", "attempt", "next_at_ms"),
+        *("deadline_ms", "epoch", "payload", "reader"),
+    }
+)
+_LATER: Final = tuple(
+    (field.name, field.default) for field in msgspec.structs.fields(OpenRow) if field.name not in _FIRST_FIELDS
+)
+
+
+def _needs_second(row: OpenRow) -> bool:
+    """Whether an instance with reader version 1 could not honour the row."""
+    return row.state not in _FIRST_STATES or any(getattr(row, name) != default for name, default in _LATER)
 
 
 def decode_row(data: bytes) -> OpenRow:
     """The open row. Raises MalformedInputError, also for one that needs a higher reader version."""
-    # Only a newer version writes the field at all; a payload may hold the word too.
+    # Ordinary rows go without the field; a payload may hold the word too.
     if b'"reader"' in data:
         _refuse_newer(data, "open row")
     row: OpenRow = _decode(_row_decoder, data, "open row")

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Final
 
 from natscron.codec import job_view, ms_to_text, text_to_ms
-from natscron.codec.fields import schedule as read_schedule
+from natscron.codec.spec import read_schedule
 from natscron.engine.table import Entry
 from natscron.errors import JobNotFoundError, ValidationError
 from natscron.model import JobState, Ms
