@@ -101,7 +101,7 @@ class Air:
 def test_a_good_answer_ends_a_run_and_is_recorded_whole(delivery: Delivery) -> None:
     air = Air()
     air.sent(delivery=delivery)
-    assert air.all.busy("a")
+    assert air.all.running("a") == 1
     air.reply("r.1", GOOD)
     assert air.records == [
         Run(
@@ -118,7 +118,7 @@ def test_a_good_answer_ends_a_run_and_is_recorded_whole(delivery: Delivery) -> N
             result="done",
         )
     ]
-    assert (len(air.all), air.all.busy("a"), air.all.next_ms()) == (0, False, None)
+    assert (len(air.all), air.all.running("a"), air.all.next_ms()) == (0, 0, None)
 
 
 @pytest.mark.parametrize("delivery", [Delivery.REQUEST, Delivery.JETSTREAM])
@@ -335,7 +335,7 @@ def test_a_row_stored_after_its_run_ended_is_deleted_again() -> None:
 def test_an_inherited_request_runs_until_its_deadline_and_is_then_doubtful() -> None:
     air = Air()
     flight = air.inherited(OpenState.RUNNING, NOW + 3_000)
-    assert air.all.busy("a")
+    assert air.all.running("a") == 1
     assert air.all.expire(NOW + 2_999, 10) == ([], [])
     assert air.all.expire(NOW + 3_000, 10) == ([], [flight])
     assert air.records == []
@@ -380,7 +380,7 @@ def test_the_leader_before_us_deleting_a_row_ends_a_running_flight_and_no_retry(
     air = Air()
     air.inherited(OpenState.RUNNING, NOW)
     air.all.settled_elsewhere("r")
-    assert (len(air.all), air.all.closed_rows, air.all.busy("a")) == (0, [], False)
+    assert (len(air.all), air.all.closed_rows, air.all.running("a")) == (0, [], 0)
     air.inherited(OpenState.RETRY, NOW)
     air.all.settled_elsewhere("r")
     assert len(air.all) == 1

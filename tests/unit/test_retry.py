@@ -1,10 +1,11 @@
 """When a run that failed is tried again."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from natscron.model import Retry
-from natscron.policy.retry import delay_ms, next_attempt_ms
+from natscron.policy.retry import applies, delay_ms, next_attempt_ms
 
 EXACT = Retry(attempts=9, backoff_ms=100, factor=2.0, max_backoff_ms=1_500, jitter=0.0)
 
@@ -49,3 +50,28 @@ def test_a_wait_is_within_the_spread_and_never_above_the_cap(
     assert 0 <= wait <= cap
     assert wait >= int(middle * (1 - jitter))
     assert wait <= middle * (1 + jitter) + 1
+
+
+@pytest.mark.parametrize(
+    ("only", "never", "reason", "code", "again"),
+    [
+        ((), (), "timeout", None, True),
+        (("timeout",), (), "timeout", None, True),
+        (("timeout",), (), "worker_error", "500", False),
+        (("5*",), (), "worker_error", "503", True),
+        (("5*",), (), "worker_error", "404", False),
+        ((), ("4*",), "worker_error", "404", False),
+        (("worker_error",), ("404",), "worker_error", "404", False),
+        (("worker_error",), ("404",), "worker_error", "405", True),
+        (("ValueError",), (), "worker_error", "ValueError", True),
+        (("*",), (), None, None, False),
+    ],
+)
+def test_only_and_never_name_the_errors_that_are_tried_again(
+    only: tuple[str, ...],
+    never: tuple[str, ...],
+    reason: str | None,
+    code: str | None,
+    again: bool,  # noqa: FBT001 - a column of the table
+) -> None:
+    assert applies(Retry(attempts=3, only=only, never=never), reason, code) is again

@@ -15,8 +15,9 @@ from typing import Any, Final
 
 import msgspec
 
-from natscron import ids
 from natscron.clock import Clock
+from natscron.codec import successor
+from natscron.engine.asking import Asking
 from natscron.engine.history import HistoryWriter
 from natscron.engine.lastruns import LastRuns
 from natscron.engine.leadership import Leadership
@@ -25,27 +26,28 @@ from natscron.engine.table import Entry, JobTable
 from natscron.engine.target import Target
 from natscron.errors import (
     JobNotFoundError,
-    LimitExceededError,
+    NatscronError,
     StorageError,
     WrongRevisionError,
 )
 from natscron.model import (
     SERVICE_JOB,
     Holder,
+    Job,
     JobState,
     LeaseRecord,
     Mark,
     Ms,
     Node,
     OpenRow,
-    OpenState,
+    Overlap,
     Reason,
+    Report,
     Run,
     RunStatus,
-    Trigger,
 )
 from natscron.schedule import zones
-from natscron.storage.protocol import RunQuery, Storage, Watch
+from natscron.storage.protocol import Storage, Watch
 
 log = logging.getLogger("natscron.engine")
 
@@ -54,8 +56,9 @@ _NODE_GONE_S: Final = 15.0
 _SWEEP_EVERY_S: Final = 60.0
 _ZONES_EVERY_S: Final = 86_400.0
 _STOP_IDLE_S: Final = 2.0
-OPEN_MAX: Final = 10_000
-"""Open rows, above which no further run can be triggered by hand."""
+_PAUSE_TRIES: Final = 5
+_NOTE_MAX: Final = 4_096
+_ERROR_SHOWN: Final = 256
 
 
 class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +110,10 @@ class Engine:
             covered_until=covered_until or (lambda: None),
             renew_jobs=self._renew_jobs,
             tell=self._service_record,
+            on_failing=self._pause_failing,
         )
+        self._asking = Asking(storage, self.table, self._leadership, options, clock)
+        self._pausing: dict[str, asyncio.Task[None]] = {}
         self._last_runs = LastRuns(storage, clock, self._leadership, lambda: self.is_leader)
         self._stopped = False
         self._watches: list[Watch] = []
@@ -154,7 +160,7 @@ class Engine:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(bound):
                     await asyncio.gather(self._tasks[0], return_exceptions=True)
-        tasks, self._tasks = self._tasks, []
+        tasks, self._tasks = [*self._tasks, *self._pausing.values()], []
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -211,22 +217,33 @@ class Engine:
     def next_run_ms(self, job_id: str) -> Ms | None:
         """The job's next slot; None if there is none. Computed, never stored."""
         entry = self.table.get(job_id)
-        if entry is None or entry.schedule is None or entry.job.paused:
+        if entry is None or entry.schedule is None:
             return None
-        return entry.schedule.next_after_ms(max(self._clock.now_ms(), entry.job.counts_from.at_ms))
+        job = entry.job
+        at = max(self._clock.now_ms(), entry.counts_from.at_ms)
+        if job.paused:
+            if job.paused_until_ms is None:
+                return None
+            at = max(at, job.paused_until_ms)
+        dues = entry.schedule.dues
+        due = dues.next_after_ms(at)
+        if due is not None and job.skip is not None and job.skip.from_ms < dues.slot_of(due) <= job.skip.until_ms:
+            slot = entry.schedule.next_after_ms(job.skip.until_ms)
+            due = None if slot is None else dues.next_after_ms(slot - 1)
+        return due
 
     def state_of(self, entry: Entry) -> JobState:
         """What the job is doing."""
-        if entry.schedule is None:
+        job, schedule = entry.job, entry.schedule
+        if schedule is None or schedule.failure is not None:
             return JobState.INVALID
-        if entry.job.paused:
+        if job.paused and (job.paused_until_ms is None or self._clock.now_ms() < job.paused_until_ms):
             return JobState.PAUSED
-        record = self._leadership.observed.record
-        mark = record.lease.mark if record is not None else None
+        mark = self.mark
         if (
             mark is not None
-            and entry.job.counts_from.seq <= mark.jobs_seq
-            and entry.schedule.next_after_ms(mark.instant_ms) is None
+            and entry.counts_from.seq <= mark.jobs_seq
+            and schedule.dues.next_after_ms(max(mark.instant_ms, job.paused_until_ms or 0)) is None
         ):
             return JobState.DONE
         return JobState.ACTIVE
@@ -246,41 +263,39 @@ class Engine:
         job_id: str,
         payload: Any = msgspec.UNSET,  # noqa: ANN401 - any JSON value
         key: str | None = None,
+        overlap: Overlap | None = None,
     ) -> str:
         """Have a job run now, once; works on any instance. The run's id.
 
-        ``key``: an idempotency key; the same key gives the same run, not another one. Raises JobNotFoundError, and
-        LimitExceededError while :data:`OPEN_MAX` runs are open already.
+        ``key``: an idempotency key; the same key gives the same run, not another one. ``overlap``: its own policy,
+        instead of the job's. Raises JobNotFoundError, and LimitExceededError while 10,000 runs are open already.
         """
-        entry = self.table.get(job_id)
-        if entry is None:
-            raise JobNotFoundError(f"no job {job_id!r} to trigger: see the list of jobs")
-        if self._leadership.open_rows >= OPEN_MAX:
-            raise LimitExceededError(
-                f"{self._leadership.open_rows} runs are open, at most {OPEN_MAX} may be: wait until they are done"
-            )
-        job = entry.job
-        now = self._clock.now_ms()
-        if key is None:
-            run_id = ids.ulid(now)
-        else:
-            run_id = ids.keyed_run_id(
-                job.created_at_ms, self._options.namespace, job_id, str(job.generation), "trigger", key
-            )
-            if await self._storage.list_runs(RunQuery(job=job_id, run_id=run_id, limit=1)):
-                return run_id
-        row = OpenRow(
-            run_id=run_id,
-            job_id=job_id,
-            generation=job.generation,
-            scheduled_at_ms=now,
-            state=OpenState.PENDING,
-            trigger=Trigger.MANUAL,
-            next_at_ms=now,
-            payload=payload,
-        )
-        await self._storage.submit_row(row)
-        return run_id
+        return await self._asking.trigger(job_id, payload, key, overlap)
+
+    async def report(self, run_id: str, job_id: str, report: Report) -> None:
+        """Hand a worker's word on how a run ended to the leader; for jobs whose workers report.
+
+        Raises JobNotFoundError, and LimitExceededError while too much is open.
+        """
+        await self._asking.report(run_id, job_id, report)
+
+    async def backfill(  # noqa: PLR0913 - what a backfill is
+        self, job_id: str, from_ms: Ms, to_ms: Ms, *, every_ms: Ms, overlap: Overlap | None, key: str | None
+    ) -> OpenRow:
+        """Begin to run every slot in [from, to], one each ``every_ms`` at the most; the backfill's row.
+
+        ``key``: the same key gives the same backfill. Raises JobNotFoundError, ValidationError for a range that is not
+        past or has no slot, and LimitExceededError over 100,000 slots or 100 backfills.
+        """
+        return await self._asking.backfill(job_id, from_ms, to_ms, every_ms=every_ms, overlap=overlap, key=key)
+
+    def backfills(self) -> Sequence[OpenRow]:
+        """Those going on, the oldest first."""
+        return self._asking.backfills()
+
+    async def cancel_backfill(self, backfill_id: str) -> None:
+        """End one. Raises BackfillNotFoundError."""
+        await self._asking.cancel_backfill(backfill_id)
 
     # The state watch (StateSink).
 
@@ -325,6 +340,46 @@ class Engine:
             if self.is_leader:
                 self._service_record(Reason.INVALID_JOB, f"{job_id}: {entry.job.invalid}")
         self._leadership.job_changed(job_id, entry)
+
+    def _pause_failing(self, job: Job, failures: int, error: str) -> None:
+        """The leader counted enough failures in a row."""
+        if job.id not in self._pausing:
+            task = asyncio.create_task(self._pause(job, failures, error), name="natscron pause")
+            self._pausing[job.id] = task
+            task.add_done_callback(lambda _done: self._pausing.pop(job.id, None))
+
+    async def _pause(self, job: Job, failures: int, error: str) -> None:
+        """Pause it in the store; tried again by the next failure, or by the next leader, if that fails."""
+        said = f"paused after {failures} failures in a row" + (f": {error[:_ERROR_SHOWN]}" if error else "")
+        for _ in range(_PAUSE_TRIES):
+            try:
+                old = await self._storage.fetch_job(job.id)
+                if old is None or old.generation != job.generation or old.paused or old.invalid is not None:
+                    return
+                note = f"{said}; {old.note}" if old.note else said
+                new = msgspec.structs.replace(old, paused=True, paused_until_ms=None, note=note[:_NOTE_MAX])
+                await self._storage.put_job(successor(old, new, self.mark), old.revision)
+            except WrongRevisionError:
+                continue
+            except (NatscronError, TimeoutError) as err:
+                log.warning("a failing job cannot be paused now", extra={"job": job.id, "error": str(err)})
+                return
+            log.warning("job paused: it keeps failing", extra={"job": job.id, "failures": failures})
+            now = self._clock.now_ms()
+            self.history.record(
+                Run(
+                    job=job.id,
+                    status=RunStatus.SKIPPED,
+                    finished_at_ms=now,
+                    reason=Reason.FAILURES_PAUSED,
+                    error=said,
+                    instance=self._options.instance,
+                    from_ms=now,
+                    to_ms=now,
+                    count=0,
+                )
+            )
+            return
 
     def _service_record(self, reason: str, text: str) -> None:
         now = self._clock.now_ms()

@@ -1,42 +1,43 @@
-"""Runs that are on their way: sent with an answer expected, waiting for a retry, or taken over from another leader.
+"""Runs that are on their way: sent with an answer expected, waiting for their turn, or taken over from another leader.
 
-States of a flight: *running* (an answer is awaited until the try's deadline) and *retry* (to be sent again at an
-instant). It ends by an answer that is final, by its last try's failure, or by the job's removal. Whatever ends it, or
-delays it, becomes a run record.
+States of a flight: *pending* (to be sent for the first time), *buffered* (due while another run of its job was going),
+*running* (an answer is awaited until a deadline) and *retry* (to be sent again at an instant). It ends by an answer
+that is final, by its last try's failure, by a newer run that takes its place, or by the job's removal. Whatever ends
+it, or delays it, becomes a run record.
 
 * ``request``: each try has the job's timeout; the retry policy decides whether another follows.
 * ``jetstream``: the job's timeout bounds all tries together; a try without an acknowledgement for
   :data:`ACK_WAIT_MS`, and every refusal that may pass, is sent again under the same id.
+* A job whose workers *report* is going until the report, whatever the delivery, or until its timeout from when the
+  message was sent (``core``) or stored (``jetstream``); then the retry policy decides, and a try that follows is a new
+  message, which no stream may take for the old one.
+
+What is going and what waits is known per job, and :mod:`natscron.policy.overlap` decides with it: about a run that is
+due, and again about each that waits whenever one ends. After a takeover nothing is let go until the runs of the
+leader before us are all known (:meth:`Flights.release_all`).
 
 A flight whose slot the mark is about to pass is laid down as an open row first. A successor that finds the row sends a
 ``jetstream`` run again (the stream knows its id), and treats a ``request`` as running until its deadline; if the
 history has no end of it then, its outcome is unknown and the retry policy decides. Nothing here is unbounded: every
-flight has a deadline, and rows are laid down :data:`ROWS_MAX` at a time, behind which the mark waits.
+flight has a deadline, what waits is bounded per job, and rows are laid down :data:`ROWS_MAX` at a time, behind which
+the mark waits.
 """
 
 import asyncio
 import heapq
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import msgspec
-
+from natscron.engine.flight import Flight
 from natscron.engine.target import Outcome, Target
-from natscron.model import (
-    DEFAULT_TIMEOUT_MS,
-    Delivery,
-    Job,
-    Ms,
-    OpenRow,
-    OpenState,
-    Reason,
-    Run,
-    RunStatus,
-    Trigger,
-)
-from natscron.policy.retry import delay_ms, next_attempt_ms
+from natscron.model import DEFAULT_TIMEOUT_MS, Delivery, Job, Ms, OpenRow, OpenState, Reason, Report, Run, RunStatus
+from natscron.policy import overlap
+from natscron.policy.overlap import Verdict
+from natscron.policy.retry import applies, delay_ms, next_attempt_ms
 from natscron.storage.protocol import Reply
+
+__all__ = ["ACK_WAIT_MS", "DOUBT_MS", "ROWS_MAX", "Expired", "Flight", "Flights"]
 
 ACK_WAIT_MS: Final[Ms] = 5_000
 ROWS_MAX: Final = 5_000
@@ -44,72 +45,12 @@ DOUBT_MS: Final[Ms] = 2_000
 """After an inherited request's deadline: time for the leader before us to have recorded its end."""
 _ENDED_KEPT: Final = 10_000
 
-
-class Flight:
-    """One run on its way. Mutable; owned by :class:`Flights`."""
-
-    __slots__ = (
-        "attempt",
-        "deadline_ms",
-        "delivery",
-        "due_ms",
-        "error",
-        "inherited",
-        "job",
-        "next_at_ms",
-        "payload",
-        "reason",
-        "row",
-        "run_id",
-        "scheduled_ms",
-        "started_ms",
-        "state",
-        "trigger",
-        "version",
-    )
-
-    def __init__(  # noqa: PLR0913 - a record; all its fields are needed at once
-        self, *, run_id: str, job: Job, delivery: Delivery, scheduled_ms: Ms, due_ms: Ms, trigger: Trigger
-    ) -> None:
-        self.run_id = run_id
-        self.job = job
-        self.delivery = delivery
-        self.scheduled_ms = scheduled_ms
-        self.due_ms = due_ms
-        self.trigger = trigger
-        self.attempt = 1
-        self.state = OpenState.PENDING
-        self.started_ms: Ms = 0
-        self.next_at_ms: Ms = 0
-        self.deadline_ms: Ms = 0
-        self.payload: Any = msgspec.UNSET
-        self.reason: str | None = None
-        self.error: str | None = None
-        self.row: OpenRow | None = None
-        self.inherited = False
-        self.version = 0
-
-    @property
-    def token(self) -> str:
-        """What replies to the present try come back under."""
-        return f"{self.run_id}.{self.attempt}"
-
-    def as_row(self, epoch: int) -> OpenRow:
-        """The flight as an open row of the leadership ``epoch``."""
-        return OpenRow(
-            epoch=epoch,
-            run_id=self.run_id,
-            job_id=self.job.id,
-            generation=self.job.generation,
-            scheduled_at_ms=self.scheduled_ms,
-            state=self.state,
-            trigger=self.trigger,
-            delivery=self.delivery,
-            attempt=self.attempt,
-            next_at_ms=self.next_at_ms,
-            deadline_ms=self.deadline_ms,
-            payload=self.payload,
-        )
+_NOT_SENT: Final = {
+    Verdict.SKIP: (Reason.OVERLAP_SKIP, "the job's previous run was still going"),
+    Verdict.DROP: (Reason.BUFFER_FULL, "the job's previous run was still going and no more runs may wait"),
+}
+_REPLACED: Final = "a newer run took its place (overlap cancel_other)"
+_REMOVED: Final = Outcome(RunStatus.FAILED, Reason.JOB_REMOVED, "the job was removed before the run could be sent")
 
 
 class Expired(NamedTuple):
@@ -122,7 +63,7 @@ class Expired(NamedTuple):
 class Flights:
     """All flights of one leadership."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it asks and whom it tells
         self,
         target: Target,
         record: Callable[[Run], None],
@@ -130,20 +71,27 @@ class Flights:
         *,
         instance: str,
         epoch: int,
+        wake: Callable[[Ms], None] = lambda _at_ms: None,
     ) -> None:
         self.closed_rows: list[str] = []
         """Run ids whose open rows can be deleted; the leader empties it."""
+        self.holding = False
+        """Nothing that waits is let go: the runs of the leader before us are not all known yet."""
         self._target = target
         self._record = record
         self._find_job = find_job
         self._instance = instance
         self._epoch = epoch
+        self._wake = wake
         self._moved = asyncio.Event()
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._by_id: dict[str, Flight] = {}
-        self._per_job: dict[str, int] = {}
+        self._going: dict[str, dict[str, Flight]] = {}
+        self._waiting: dict[str, deque[Flight]] = {}
         self._timers: list[tuple[Ms, int, Flight, int]] = []
         self._order = 0
+        self._latest_ms: Ms = 0
+        """The newest instant that a caller named: what follows from an end happens then."""
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -156,9 +104,17 @@ class Flights:
         """Whether the run is on its way."""
         return run_id in self._by_id
 
-    def busy(self, job_id: str) -> bool:
-        """Whether a run of the job is on its way."""
-        return self._per_job.get(job_id, 0) > 0
+    def find(self, run_id: str) -> Flight | None:
+        """The run, if it is on its way."""
+        return self._by_id.get(run_id)
+
+    def running(self, job_id: str) -> int:
+        """How many runs of the job are going."""
+        return len(self._going.get(job_id, ()))
+
+    def waiting(self, job_id: str) -> int:
+        """How many runs of the job wait for one that is going."""
+        return len(self._waiting.get(job_id, ()))
 
     def next_ms(self) -> Ms | None:
         """When the next flight wants something."""
@@ -171,9 +127,7 @@ class Flights:
         """Wait until no answer to what was sent is awaited any more, or ``cut`` is set."""
         ended = asyncio.ensure_future(cut.wait())
         try:
-            while not ended.done() and any(
-                f.state is OpenState.RUNNING and not f.inherited for f in self._by_id.values()
-            ):
+            while not ended.done() and any(_awaited(flight) for flight in self._by_id.values()):
                 self._moved.clear()
                 moved = asyncio.ensure_future(self._moved.wait())
                 try:
@@ -183,11 +137,41 @@ class Flights:
         finally:
             ended.cancel()
 
+    # What begins.
+
+    def admit(self, flight: Flight, now_ms: Ms) -> bool:
+        """Ask the overlap policy about a run that is due; True if it is to be sent now, and counts as going.
+
+        Else it waits from now on, or is recorded as left out.
+        """
+        self._latest_ms = now_ms
+        job_id = flight.job.id
+        verdict = overlap.decide(flight.policy, running=self.running(job_id), waiting=self.waiting(job_id))
+        if verdict in _NOT_SENT:
+            self.leave_out(flight, verdict, now_ms)
+            return False
+        if verdict is Verdict.BUFFER:
+            self.queue(flight)
+            return False
+        if verdict is Verdict.REPLACE:
+            flight.replaces = self._replace(job_id, now_ms)
+        self._enter(flight)
+        return True
+
+    def queue(self, flight: Flight) -> None:
+        """The run waits until those of its job that are going have ended."""
+        flight.state = OpenState.BUFFERED
+        flight.version += 1
+        self._by_id[flight.run_id] = flight
+        line = self._waiting.setdefault(flight.job.id, deque())
+        line.append(flight)
+        if len(line) > 1 and line[-2].scheduled_ms > flight.scheduled_ms:
+            self._waiting[flight.job.id] = deque(sorted(line, key=lambda f: f.scheduled_ms))
+
     def sent(self, flight: Flight, now_ms: Ms) -> None:
         """The present try was handed over at ``now_ms``."""
-        if flight.run_id not in self._by_id:
-            self._by_id[flight.run_id] = flight
-            self._per_job[flight.job.id] = self._per_job.get(flight.job.id, 0) + 1
+        self._latest_ms = now_ms
+        self._enter(flight)
         inherited = flight.inherited
         flight.state = OpenState.RUNNING
         flight.inherited = False
@@ -203,12 +187,26 @@ class Flights:
             flight.deadline_ms = now_ms + timeout
             self._timer(flight, flight.deadline_ms)
 
+    def send_at(self, flight: Flight, at_ms: Ms) -> None:
+        """To be sent, or to be asked about if it does not count as going yet, at ``at_ms``."""
+        self._by_id[flight.run_id] = flight
+        self._timer(flight, at_ms)
+
     def taken_over(self, flight: Flight, at_ms: Ms) -> None:
         """Another leader's run: nothing to do before ``at_ms`` (its deadline, its next try, or now)."""
         flight.inherited = True
-        self._by_id[flight.run_id] = flight
-        self._per_job[flight.job.id] = self._per_job.get(flight.job.id, 0) + 1
+        if flight.state is OpenState.PENDING:
+            self._by_id[flight.run_id] = flight
+        else:
+            self._enter(flight)
         self._timer(flight, at_ms)
+
+    def _enter(self, flight: Flight) -> None:
+        self._by_id[flight.run_id] = flight
+        flight.going = True
+        self._going.setdefault(flight.job.id, {})[flight.run_id] = flight
+
+    # What is heard.
 
     def settled_elsewhere(self, run_id: str) -> None:
         """Its row was deleted by the leader before us, which had its answer."""
@@ -219,48 +217,79 @@ class Flights:
 
     def on_reply(self, reply: Reply, now_ms: Ms) -> None:
         """An answer came."""
+        self._latest_ms = now_ms
         run_id, _, attempt = reply.token.rpartition(".")
         flight = self._by_id.get(run_id)
         if flight is None or flight.state is not OpenState.RUNNING:
             return
         if flight.delivery is Delivery.REQUEST and str(flight.attempt) != attempt:
             return  # an earlier try's answer, after its timeout was recorded
-        self._judged(flight, self._target.judge(flight.delivery, reply), now_ms)
+        if flight.stored:
+            return  # a copy's acknowledgement; what is awaited is the worker's report
+        outcome = self._target.judge(flight.delivery, reply)
+        if flight.job.reports and outcome.status is RunStatus.STORED:
+            flight.stored = True
+            self.underway(flight, now_ms)
+            return
+        self._judged(flight, outcome, now_ms)
+
+    def underway(self, flight: Flight, now_ms: Ms) -> None:
+        """A message whose worker reports is out: from now on its timeout runs."""
+        flight.deadline_ms = now_ms + (flight.job.timeout_ms or DEFAULT_TIMEOUT_MS)
+        self._record(self.run_of(flight, Outcome(RunStatus.RUNNING), now_ms))
+        self._timer(flight, flight.deadline_ms)
+
+    def reported(self, run_id: str, report: Report, now_ms: Ms) -> None:
+        """A worker says how a run ended that is on its way."""
+        self._latest_ms = now_ms
+        flight = self._by_id[run_id]
+        if flight.state not in {OpenState.RUNNING, OpenState.RETRY}:
+            return  # it was not even sent
+        done = report.status is RunStatus.COMPLETED
+        if not done and (report.attempt < flight.attempt or flight.state is not OpenState.RUNNING):
+            return  # the failure of a try that was given up already
+        flight.started_ms = report.started_at_ms or flight.started_ms
+        outcome = Outcome(
+            report.status, None if done else Reason.WORKER_ERROR, report.error, report.result, not done, report.code
+        )
+        self._judged(flight, outcome, max(report.finished_at_ms, flight.started_ms) or now_ms)
+
+    # What is due.
 
     def expire(self, now_ms: Ms, limit: int) -> Expired:
         """Deal with tries that timed out; what is to be sent (again) now, and what another leader may have finished.
 
         At most ``limit`` flights at a time.
         """
+        self._latest_ms = now_ms
         again: list[Flight] = []
         doubtful: list[Flight] = []
         while len(again) + len(doubtful) < limit and (at := self.next_ms()) is not None and at <= now_ms:
             flight = heapq.heappop(self._timers)[2]
             flight.version += 1
             if flight.state is OpenState.RUNNING:
-                if flight.inherited:
+                if flight.inherited and not flight.job.reports:
                     doubtful.append(flight)
                 else:
+                    what = "no report" if flight.job.reports else "no answer"
                     self._judged(
                         flight,
-                        Outcome(RunStatus.FAILED, Reason.TIMEOUT, "no answer within the timeout", retry=True),
+                        Outcome(RunStatus.FAILED, Reason.TIMEOUT, f"{what} within the timeout", retry=True),
                         now_ms,
                     )
                 continue
             job = self._find_job(flight.job.id)
             if job is None or job.generation != flight.job.generation or job.invalid is not None:
-                self._finish(
-                    flight,
-                    Outcome(RunStatus.FAILED, Reason.JOB_REMOVED, "the job was removed before the run could be sent"),
-                    now_ms,
-                )
+                self._finish(flight, _REMOVED, now_ms)
                 continue
             flight.job = job
-            again.append(flight)
+            if flight.going or self.admit(flight, now_ms):
+                again.append(flight)
         return Expired(again, doubtful)
 
     def settle(self, flight: Flight, *, finished: bool, now_ms: Ms) -> None:
         """A doubtful flight: ``finished`` if the leader before us recorded its end; else its outcome is unknown."""
+        self._latest_ms = now_ms
         if flight.run_id not in self._by_id:
             return
         if finished:
@@ -271,11 +300,27 @@ class Flights:
 
     def refuse(self, flight: Flight, reason: str, error: str, now_ms: Ms) -> None:
         """The run cannot be sent at all."""
+        self._latest_ms = now_ms
         self._finish(flight, Outcome(RunStatus.FAILED, reason, error), now_ms)
 
     def delivered(self, flight: Flight, now_ms: Ms) -> None:
         """A core message whose record is its row reached the server."""
+        self._latest_ms = now_ms
         self._finish(flight, Outcome(RunStatus.SENT), now_ms)
+
+    def leave_out(self, flight: Flight, verdict: Verdict, now_ms: Ms) -> None:
+        """The overlap policy leaves the run out."""
+        self._latest_ms = now_ms
+        reason, error = _NOT_SENT[verdict]
+        self._finish(flight, Outcome(RunStatus.SKIPPED, reason, error), now_ms)
+
+    def release_all(self) -> None:
+        """The runs of the leader before us are known: what waits for none of them is let go."""
+        self.holding = False
+        for job_id in list(self._waiting):
+            self._release(job_id)
+
+    # What must survive.
 
     def rows_before(self, instant_ms: Ms) -> tuple[list[OpenRow], Ms]:
         """Rows to lay down before the mark may pass ``instant_ms``, and how far it may pass with these.
@@ -304,14 +349,18 @@ class Flights:
             else:
                 flight.row = row
 
+    # What ends.
+
     def _judged(self, flight: Flight, outcome: Outcome, now_ms: Ms) -> None:
         if outcome.retry:
-            at = self._next_try(flight, now_ms)
+            at = self._next_try(flight, outcome, now_ms)
             if at is not None:
-                self._record(self._run(flight, outcome, now_ms, RunStatus.PENDING))
+                self._record(self.run_of(flight, outcome, now_ms, RunStatus.PENDING))
                 flight.reason, flight.error = outcome.reason, outcome.error
                 flight.state = OpenState.RETRY
                 flight.attempt += 1
+                if flight.stored:
+                    flight.stored, flight.message, flight.deadline_ms = False, flight.attempt, 0
                 flight.next_at_ms = at
                 self._timer(flight, at)
                 self._moved.set()
@@ -319,48 +368,96 @@ class Flights:
         self._finish(flight, outcome, now_ms)
 
     @staticmethod
-    def _next_try(flight: Flight, now_ms: Ms) -> Ms | None:
+    def _next_try(flight: Flight, outcome: Outcome, now_ms: Ms) -> Ms | None:
         retry = flight.job.retry
-        if flight.delivery is Delivery.JETSTREAM:
+        if flight.delivery is Delivery.JETSTREAM and not flight.stored:
             at = now_ms + delay_ms(retry, flight.attempt, flight.run_id)
             return at if at < flight.deadline_ms else None
+        if not applies(retry, outcome.reason, outcome.code):
+            return None
         return next_attempt_ms(retry, flight.attempt, now_ms, flight.run_id)
 
     def _finish(self, flight: Flight, outcome: Outcome, now_ms: Ms) -> None:
-        self._record(self._run(flight, outcome, now_ms, outcome.status))
+        self._record(self.run_of(flight, outcome, now_ms, outcome.status))
         self._close(flight)
+
+    def _replace(self, job_id: str, now_ms: Ms) -> str:
+        """End what is going or waiting, in favour of a newer run; the id of the newest that was going."""
+        for flight in self._waiting.pop(job_id, ()):
+            self._finish(flight, Outcome(RunStatus.SKIPPED, Reason.REPLACED, _REPLACED), now_ms)
+        going = list(self._going.get(job_id, {}).values())
+        for flight in going:
+            self._finish(flight, Outcome(RunStatus.FAILED, Reason.REPLACED, _REPLACED), now_ms)
+        return going[-1].run_id if going else ""
 
     def _close(self, flight: Flight) -> None:
         flight.version += 1
-        if self._by_id.pop(flight.run_id, None) is None:
-            return
-        self._ended[flight.run_id] = None
-        if len(self._ended) > _ENDED_KEPT:
-            self._ended.popitem(last=False)
-        left = self._per_job[flight.job.id] - 1
-        if left:
-            self._per_job[flight.job.id] = left
-        else:
-            del self._per_job[flight.job.id]
+        if self._by_id.pop(flight.run_id, None) is not None:
+            self._ended[flight.run_id] = None
+            if len(self._ended) > _ENDED_KEPT:
+                self._ended.popitem(last=False)
         if flight.row is not None:
             self.closed_rows.append(flight.run_id)
         self._moved.set()
+        job_id = flight.job.id
+        if not flight.going:
+            return
+        flight.going = False
+        going = self._going.get(job_id, {})
+        going.pop(flight.run_id, None)
+        if not going:
+            self._going.pop(job_id, None)
+        if not self.holding:
+            self._release(job_id)
 
-    def _run(self, flight: Flight, outcome: Outcome, now_ms: Ms, status: RunStatus) -> Run:
+    def _release(self, job_id: str) -> None:
+        """One ended: ask again about those that wait."""
+        line = self._waiting.get(job_id)
+        if not line:
+            return
+        job = self._find_job(job_id)
+        for flight in line:
+            # Told again when it is sent; here the policy counts.
+            flight.job = job if job is not None and job.generation == flight.job.generation else flight.job
+        verdicts = overlap.leaving(line[0].policy, running=self.running(job_id), waiting=len(line))
+        kept: deque[Flight] = deque()
+        started: list[tuple[Flight, Verdict]] = []
+        for flight, verdict in zip(line, verdicts, strict=True):
+            if verdict is Verdict.BUFFER:
+                kept.append(flight)
+            else:
+                started.append((flight, verdict))
+        del self._waiting[job_id]
+        if kept:
+            self._waiting[job_id] = kept
+        for flight, verdict in started:
+            now_ms = self._latest_ms
+            if verdict in _NOT_SENT:
+                self.leave_out(flight, verdict, now_ms)
+                continue
+            if verdict is Verdict.REPLACE:
+                flight.replaces = self._replace(job_id, now_ms)
+            flight.state = OpenState.PENDING
+            self._enter(flight)
+            self._timer(flight, now_ms)
+
+    def run_of(self, flight: Flight, outcome: Outcome, now_ms: Ms, status: RunStatus | None = None) -> Run:
+        """The record of a flight's present try."""
         started = flight.started_ms or None
+        over = outcome.status is not RunStatus.RUNNING
         return Run(
             job=flight.job.id,
-            status=status,
+            status=status or outcome.status,
             run_id=flight.run_id,
             scheduled_at_ms=flight.scheduled_ms,
             started_at_ms=started,
-            finished_at_ms=now_ms,
+            finished_at_ms=now_ms if over else None,
             reason=outcome.reason,
             attempt=flight.attempt,
             trigger=flight.trigger,
             delivery=flight.delivery,
-            lateness_ms=None if started is None else started - flight.scheduled_ms,
-            duration_ms=None if started is None else now_ms - started,
+            lateness_ms=None if started is None else started - flight.due_ms,
+            duration_ms=None if started is None or not over else now_ms - started,
             instance=self._instance,
             error=outcome.error,
             result=outcome.result,
@@ -370,3 +467,9 @@ class Flights:
         flight.version += 1
         self._order += 1
         heapq.heappush(self._timers, (at_ms, self._order, flight, flight.version))
+        self._wake(at_ms)
+
+
+def _awaited(flight: Flight) -> bool:
+    """An answer comes over the link, or not at all."""
+    return flight.state is OpenState.RUNNING and not flight.inherited and not flight.job.reports

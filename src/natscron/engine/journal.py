@@ -42,7 +42,10 @@ class Ready(msgspec.Struct, frozen=True, gc=False):
     staged: Staged
     # What sending asks of the job: at the instant of a burst, each look at 10,000 jobs costs milliseconds.
     job_id: str
-    may_skip: bool
+    guarded: bool
+    """The overlap policy has to be asked."""
+    tracked: bool
+    """Its worker reports how it ended."""
 
 
 class Chunk(msgspec.Struct, frozen=True):

@@ -22,6 +22,7 @@ import msgspec
 
 from natscron.clock import Clock
 from natscron.engine.candidate import Claim, Observed
+from natscron.engine.failing import OnFailing
 from natscron.engine.history import HistoryWriter
 from natscron.engine.lateness import Lateness
 from natscron.engine.options import EngineOptions
@@ -39,7 +40,7 @@ from natscron.errors import (
     StorageUnavailableError,
     WrongRevisionError,
 )
-from natscron.model import Holder, Lease, LeaseRecord, Mark, Ms, NoteRef, OpenRow, Reason
+from natscron.model import Holder, Lease, LeaseRecord, Mark, Ms, NoteRef, OpenRow, OpenState, Reason
 from natscron.storage.protocol import LeaderLink, LeaseStore, Reply
 
 log = logging.getLogger("natscron.leader")
@@ -82,6 +83,7 @@ class Leadership:
         covered_until: Callable[[], Ms | None],
         renew_jobs: Callable[[], None],
         tell: Callable[[str, str], None],
+        on_failing: OnFailing,
     ) -> None:
         self.observed = Observed()
         self.lateness = Lateness()
@@ -104,6 +106,7 @@ class Leadership:
         self._covered_until = covered_until
         self._renew_jobs = renew_jobs
         self._tell = tell
+        self._on_failing = on_failing
         self._planner = Planner()
         self._warm = False
         self._rows: dict[str, tuple[OpenRow, int]] = {}
@@ -123,6 +126,10 @@ class Leadership:
     def open_rows(self) -> int:
         """How many runs are laid down as open rows, by anybody."""
         return len(self._rows)
+
+    def rows(self, state: OpenState) -> list[OpenRow]:
+        """The open rows in this state, as far as this instance has seen them."""
+        return [row for row, _ in self._rows.values() if row.state is state]
 
     def loaded(self, started_ms: Ms) -> None:
         """The first views are complete; ``started_ms`` is when this instance began to look."""
@@ -413,6 +420,7 @@ class Leadership:
             lateness=self.lateness,
             options=self._options,
             on_ran=self._ran,
+            on_failing=self._on_failing,
         )
         renewal = Renewal(term, self._holder, record, jobs_behind=self._renew_jobs)
         self.renewal, self.term = renewal, term

@@ -103,7 +103,7 @@ class Renewal:
         """The mark as far as it may go, after the open rows that it needs were stored."""
         term = self._term
         confirmed = term.confirmed
-        rows, instant = term.flights.rows_before(confirmed.instant_ms)
+        rows, instant = term.rows_before(confirmed.instant_ms)
         if rows:
             try:
                 async with asyncio.timeout(term.trust.remaining_s(read(self._clock))):
@@ -111,7 +111,7 @@ class Renewal:
             except (TimeoutError, StorageUncertainError) as error:
                 term.link.abort()
                 raise LeadershipLostError("open rows could not be laid down before trust ended") from error
-            term.flights.rows_saved(rows)
+            term.rows_saved(rows)
         if instant < confirmed.instant_ms:
             # Too many open runs to lay down at once: the notes from there on are still needed.
             if instant <= self.mark.instant_ms:

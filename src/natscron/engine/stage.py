@@ -14,7 +14,7 @@ from natscron.engine.planner import Due
 from natscron.engine.target import Dispatch, Refusal, Target
 from natscron.errors import LimitExceededError, MalformedInputError
 from natscron.ids import RunIds
-from natscron.model import Job, Ms, Overlap, Reason, Run, RunStatus
+from natscron.model import Delivery, Job, Ms, Overlap, Reason, Run, RunStatus
 from natscron.storage.protocol import LeaderLink
 
 log = logging.getLogger("natscron.leader")
@@ -69,8 +69,11 @@ class Encoder:
         except MalformedInputError as error:
             self._refused(due, run_id, Refusal(Reason.INVALID_JOB, str(error)))
             return None
-        may_skip = job.overlap is Overlap.SKIP
-        return Ready(due.due_ms, due.slot_ms, due.cursor, due.trigger, run_id, delivery, staged, job.id, may_skip)
+        # Only where it is known when a run ends.
+        guarded = job.overlap is not Overlap.ALLOW and (job.reports or delivery is Delivery.REQUEST)
+        return Ready(
+            due.due_ms, due.slot_ms, due.cursor, due.trigger, run_id, delivery, staged, job.id, guarded, job.reports
+        )
 
     def _refused(self, due: Due, run_id: str, refusal: Refusal) -> None:
         self._record(

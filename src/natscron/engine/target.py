@@ -13,13 +13,19 @@ from natscron.storage.protocol import Outgoing, Reply
 
 
 class Dispatch(msgspec.Struct, frozen=True):
-    """One attempt of one run, as a target is given it. ``payload`` UNSET: the job's own."""
+    """One attempt of one run, as a target is given it. ``payload`` UNSET: the job's own.
+
+    ``message`` is the attempt whose message this is, or is a copy of: 1 unless a worker reported a failure and the run
+    goes out anew, which no stream may take for the message it has. ``replaces`` is the run whose place it takes.
+    """
 
     run_id: str
     scheduled_at_ms: Ms
     attempt: int
     trigger: Trigger
     payload: Any = msgspec.UNSET
+    message: int = 1
+    replaces: str = ""
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -30,13 +36,17 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What a reply means. ``retry``: trying again may help. Results and errors are bounded by the target."""
+    """What a reply means. ``retry``: trying again may help. Results and errors are bounded by the target.
+
+    ``code`` is the worker's own word for its error, which a retry policy may name.
+    """
 
     status: RunStatus
     reason: str | None = None
     error: str | None = None
     result: str | None = None
     retry: bool = False
+    code: str | None = None
 
 
 class Target(Protocol):

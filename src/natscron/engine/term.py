@@ -3,10 +3,11 @@
 Who is authoritative: the lease record in the store. This process may act while it trusts the lease
 (:mod:`natscron.engine.trust`) and the link is whole; everything that ordering depends on goes over that one link.
 
-Three tasks share the term. *Fire* takes what is due from the planner, hands it over in chunks through the journal, and
-encodes ahead while it waits. *Renew* (:mod:`natscron.engine.renewal`) writes the lease every third of its life, with
-the mark. *Watch* ends the term when the link breaks. Any of them failing ends all of them; the caller then takes the
-lease again, from the mark that is in the store, as after any other takeover.
+Three tasks share the term. *Fire* takes what is due from the planner, hands it over in chunks through the journal,
+sends what is to be tried again (:mod:`natscron.engine.tries`) and the slots of backfills
+(:mod:`natscron.engine.backfills`), and encodes ahead while it waits. *Renew* (:mod:`natscron.engine.renewal`) writes
+the lease every third of its life, with the mark. *Watch* ends the term when the link breaks. Any of them failing ends
+all of them; the caller then takes the lease again, from the mark that is in the store, as after any other takeover.
 
 The mark passes a window when its notes are stored and its unfinished runs are laid down as open rows. What the leader
 before us sent after its mark is known from its journal: a core run in it is not sent again, a jetstream run is sent
@@ -20,7 +21,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
 
@@ -28,8 +29,11 @@ import msgspec
 
 from natscron import ids
 from natscron.engine.alarm import Alarm
+from natscron.engine.backfills import Backfills
+from natscron.engine.failing import Failing, OnFailing
 from natscron.engine.flights import DOUBT_MS, Flight, Flights
 from natscron.engine.history import HistoryWriter
+from natscron.engine.inbox import Inbox
 from natscron.engine.journal import CHUNK_BYTES, CHUNK_RUNS, Chunk, Journal, Ready
 from natscron.engine.lateness import Lateness
 from natscron.engine.missed import without_sent
@@ -38,9 +42,10 @@ from natscron.engine.planner import Due, Missed, Planner
 from natscron.engine.stage import STAGED_MAX, Encoder, Stage
 from natscron.engine.storetime import StoreClock
 from natscron.engine.table import Entry, JobTable
-from natscron.engine.target import Dispatch, Refusal, Target
+from natscron.engine.target import Outcome, Target
+from natscron.engine.tries import Tries
 from natscron.engine.trust import Trust
-from natscron.errors import LeadershipLostError, LimitExceededError, MalformedInputError
+from natscron.errors import LeadershipLostError
 from natscron.model import (
     DEFAULT_TIMEOUT_MS,
     Delivery,
@@ -51,10 +56,8 @@ from natscron.model import (
     NoteRef,
     OpenRow,
     OpenState,
-    Reason,
     Run,
     RunStatus,
-    Trigger,
 )
 from natscron.storage.protocol import LeaderLink, Reply, StateSnapshot
 
@@ -87,6 +90,7 @@ class Term:
         lateness: Lateness,
         options: EngineOptions,
         on_ran: Callable[[Mapping[str, Ms]], None],
+        on_failing: OnFailing,
     ) -> None:
         self.link = link
         self.lease = record.lease
@@ -96,8 +100,45 @@ class Term:
         self.clock = clock
         self.options = options
         self.journal = Journal(link, record.lease.epoch, trust, clock, self._stored)
+        self._alarm = Alarm(clock)
+        epoch = record.lease.epoch
+        self.failing = Failing(self._find_job, on_failing, namespace=options.namespace, epoch=epoch)
         self.flights = Flights(
-            target, history.record, self._find_job, instance=options.instance, epoch=record.lease.epoch
+            target,
+            self._record,
+            self._find_job,
+            instance=options.instance,
+            epoch=epoch,
+            wake=self._alarm.ring_before,
+        )
+        self.tries = Tries(
+            link=link,
+            journal=self.journal,
+            flights=self.flights,
+            target=target,
+            history=history,
+            clock=clock,
+            epoch=epoch,
+            on_ran=on_ran,
+            ring=self._alarm.ring,
+        )
+        self.backfills = Backfills(
+            table.get,
+            self.flights,
+            self.tries,
+            self._record,
+            namespace=options.namespace,
+            instance=options.instance,
+            epoch=epoch,
+        )
+        self._inbox = Inbox(
+            flights=self.flights,
+            failing=self.failing,
+            backfills=self.backfills,
+            find_job=self._find_job,
+            in_journal=lambda run_id: run_id in self._sent,
+            record=self._record,
+            clock=clock,
         )
         self.confirmed: Mark = record.lease.mark
         """How far the mark may move: all notes up to here are stored."""
@@ -105,12 +146,10 @@ class Term:
         self._history = history
         self._lateness = lateness
         self._on_ran = on_ran
-        self._alarm = Alarm(clock)
         self._stage = Stage()
-        self._encoder = Encoder(options.namespace, options.instance, target, link, history.record)
+        self._encoder = Encoder(options.namespace, options.instance, target, link, self._record)
         self._windows: deque[tuple[int, Mark]] = deque()
         self._stopping = False
-        self._beside: set[asyncio.Task[None]] = set()
         self._sent = {run_id: note.stored_at_ms for note in snapshot.notes for run_id in note.run_ids}
         self._rows_known = {row.run_id for row in snapshot.rows}
         # A run id begins with its slot; a leader whose clock was ahead had sent slots after ours.
@@ -119,13 +158,15 @@ class Term:
         self._inherited_until = max(slots, default=0)
         self._inherited_note = record.lease.mark.note
         self._began_with = record.lease.mark
-        for row in snapshot.rows:
-            self.row_seen(row)
+        self._inbox.opened_all(snapshot.rows)
+        if not self._sent:
+            self._inbox.all_known()
 
     # What others tell the term; all called in the event loop.
 
     def job_changed(self, job_id: str, entry: Entry | None) -> None:
         """The table changed."""
+        self.failing.job_changed(job_id, None if entry is None else entry.job)
         if entry is None:
             self.planner.remove(job_id)
         else:
@@ -137,41 +178,11 @@ class Term:
         self.flights.on_reply(reply, self.clock.now_ms())
 
     def row_seen(self, row: OpenRow) -> None:
-        """An open row of somebody else: a trigger, or what a leader before us left."""
+        """An open row of somebody else: a trigger, word from a worker, or what a leader before us left."""
         if row.epoch == self.lease.epoch or self._stopping:
             return
-        if self.flights.knows(row.run_id):
-            if not self.flights.on_its_way(row.run_id):
-                # It ended here; laid down again (an idempotency key used twice) it must not outlive this term.
-                self.flights.closed_rows.append(row.run_id)
-            return
-        job = self._find_job(row.job_id) or Job(id=row.job_id, generation=row.generation)
-        flight = Flight(
-            run_id=row.run_id,
-            job=job,
-            delivery=row.delivery,
-            scheduled_ms=row.scheduled_at_ms,
-            due_ms=row.scheduled_at_ms,
-            trigger=row.trigger,
-        )
-        flight.attempt, flight.payload, flight.row = row.attempt, row.payload, row
-        flight.deadline_ms = row.deadline_ms
-        if job.generation != row.generation:
-            flight.job = Job(id=row.job_id, generation=row.generation)
-        now = self.clock.now_ms()
-        if row.state is OpenState.RUNNING and row.delivery is Delivery.REQUEST:
-            flight.state = OpenState.RUNNING
-            at = row.deadline_ms + DOUBT_MS
-        elif row.state is OpenState.RUNNING and row.delivery is Delivery.CORE:
-            # The row follows its message in one write: it went out.
-            self.flights.taken_over(flight, now)
-            self.flights.delivered(flight, now)
-            return
-        else:
-            flight.state = OpenState.RETRY
-            at = row.next_at_ms if row.state is OpenState.RETRY else now
-        self.flights.taken_over(flight, at)
-        self._alarm.ring_before(at)
+        self._inbox.opened(row)
+        self._alarm.ring()
 
     def row_gone(self, run_id: str) -> None:
         """An open row was deleted."""
@@ -203,7 +214,8 @@ class Term:
                 # the mark covers them, a successor must find their notes.
                 self._windows.append((self.journal.last_n, self.planner.decided))
             self._confirm()
-            await self._tries(now)
+            await self.tries.step(now)
+            await self.backfills.step(now)
             if window.more:
                 await asyncio.sleep(0)
                 continue
@@ -211,10 +223,8 @@ class Term:
 
     async def _wait(self) -> None:
         """Until the next instant; encode ahead meanwhile."""
-        wake = min(
-            (t for t in (self.planner.next_due(), self._stage.next_due(), self.flights.next_ms()) if t is not None),
-            default=self.clock.now_ms() + 60_000,
-        )
+        wants = (self.planner.next_due(), self._stage.next_due(), self.flights.next_ms(), self.backfills.next_ms())
+        wake = min((t for t in wants if t is not None), default=self.clock.now_ms() + 60_000)
         now = self.clock.now_ms()
         planned = self.planner.next_due()
         if (
@@ -253,14 +263,15 @@ class Term:
         delivery = self._target.delivery_of(job)
         if delivery is Delivery.JETSTREAM:
             return True
-        if delivery is Delivery.CORE:
-            self._history.record(self._core_run(due.cursor.entry.job, run_id, due, sent_ms))
-            return False
-        flight = self._flight(job, run_id, due, delivery)
+        flight = self._flight(due, run_id, delivery)
         flight.state = OpenState.RUNNING
         flight.started_ms = sent_ms
+        if delivery is Delivery.CORE and not job.reports:
+            self._record(self.flights.run_of(flight, Outcome(RunStatus.SENT), sent_ms))
+            return False
         flight.deadline_ms = sent_ms + (job.timeout_ms or DEFAULT_TIMEOUT_MS)
         self.flights.taken_over(flight, flight.deadline_ms + DOUBT_MS)
+        self._inbox.taken_up(run_id)
         return False
 
     async def _send(self, staged: list[list[Ready]], due: list[Due]) -> None:
@@ -268,8 +279,8 @@ class Term:
         chunk: list[Ready] = []
         for i, runs in enumerate(staged):
             chunk = runs
-            if any([run.may_skip for run in runs]):  # noqa: C419 - a list is faster, and this is the instant
-                chunk = [run for run in runs if not (run.may_skip and self._skipped_for_overlap(run))]
+            if any([run.guarded for run in runs]):  # noqa: C419 - a list is faster, and this is the instant
+                chunk = [run for run in runs if not run.guarded or self._admitted(run)]
             if chunk and (i < len(staged) - 1 or not due):
                 await self._commit(chunk)
                 await asyncio.sleep(0)
@@ -277,7 +288,7 @@ class Term:
         size = sum(run.staged.size for run in chunk)
         for i, item in enumerate(due):
             run = self._prepared(item)
-            if run is not None and not (run.may_skip and self._skipped_for_overlap(run)):
+            if run is not None and (not run.guarded or self._admitted(run)):
                 chunk.append(run)
                 size += run.staged.size
             if len(chunk) >= CHUNK_RUNS or size >= CHUNK_BYTES:
@@ -295,103 +306,40 @@ class Term:
         runs = chunk.runs
         self._lateness.add(runs, chunk.sent_ms)
         self._on_ran({run.job_id: run.slot_ms for run in runs})
-        for run in [run for run in runs if run.delivery is not Delivery.CORE]:
-            flight = self._flight(run.cursor.entry.job, run.run_id, run, run.delivery)
-            self.flights.sent(flight, chunk.sent_ms)
+        for run in [run for run in runs if run.delivery is not Delivery.CORE or run.tracked]:
+            flight = self.flights.find(run.run_id) if run.guarded else None
+            self.flights.sent(flight or self._flight(run, run.run_id, run.delivery), chunk.sent_ms)
 
-    def _skipped_for_overlap(self, run: Ready) -> bool:
-        job = run.cursor.entry.job
-        if not self.flights.busy(job.id):
+    def _admitted(self, run: Ready) -> bool:
+        """Ask the overlap policy; True if the run is part of the present chunk."""
+        flight = self._flight(run, run.run_id, run.delivery)
+        now = self.clock.now_ms()
+        if not self.flights.admit(flight, now):
             return False
-        self._history.record(
-            Run(
-                job=job.id,
-                status=RunStatus.SKIPPED,
-                run_id=run.run_id,
-                scheduled_at_ms=run.slot_ms,
-                reason=Reason.OVERLAP_SKIP,
-                trigger=run.trigger,
-                instance=self.options.instance,
-            )
-        )
+        if flight.replaces:
+            # Its message names the run whose place it takes: encoded anew, and sent by itself.
+            self.flights.send_at(flight, now)
+            return False
         return True
-
-    async def _tries(self, now: Ms) -> None:
-        """Send what is to be tried (again), each with its open row as its record."""
-        expired = self.flights.expire(now, CHUNK_RUNS)
-        if expired.doubtful:
-            task = asyncio.create_task(self._settle(expired.doubtful), name="natscron settle")
-            self._beside.add(task)
-            task.add_done_callback(self._beside.discard)
-        flights = expired.again
-        if not flights:
-            return
-        staged = []
-        rows = []
-        sent = []
-        for flight in flights:
-            delivery = self._target.delivery_of(flight.job)
-            flight.delivery = delivery
-            message = self._target.encode(
-                flight.job,
-                Dispatch(flight.run_id, flight.scheduled_ms, flight.attempt, flight.trigger, flight.payload),
-                delivery,
-            )
-            if isinstance(message, Refusal):
-                self.flights.refuse(flight, message.reason, message.error, now)
-                continue
-            try:
-                staged.append(self.link.stage(message))
-            except (LimitExceededError, MalformedInputError) as error:
-                reason = Reason.TOO_LARGE if isinstance(error, LimitExceededError) else Reason.INVALID_JOB
-                self.flights.refuse(flight, reason, str(error), now)
-                continue
-            self.flights.sent(flight, now)
-            rows.append(flight.as_row(self.lease.epoch))
-            sent.append(flight)
-        if not sent:
-            return
-        # Before the bytes go: an answer may come while the socket is still busy, and must find the row to delete.
-        for flight, row in zip(sent, rows, strict=True):
-            flight.row = row
-        stored = await self.journal.commit_rows(staged, rows)
-        self._on_ran({flight.job.id: flight.scheduled_ms for flight in sent if flight.trigger is Trigger.MANUAL})
-        cores = [f for f in sent if f.delivery is Delivery.CORE]
-        if cores:
-            stored.add_done_callback(lambda done: self._cores_stored(done, cores))
-
-    async def _settle(self, doubtful: list[Flight]) -> None:
-        """Ask the history how the runs of the leader before us ended."""
-        for flight in doubtful:
-            try:
-                finished = await self._history.finished(flight.job.id, flight.run_id)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the run must not stay open for ever
-                log.warning("the history cannot be asked", extra={"run": flight.run_id, "error": str(error)})
-                finished = False
-            self.flights.settle(flight, finished=finished, now_ms=self.clock.now_ms())
-        self._alarm.ring()
 
     def close(self) -> None:
         """The term is over: end what still runs beside it."""
-        for task in self._beside:
-            task.cancel()
-
-    def _cores_stored(self, stored: "asyncio.Future[None]", flights: list[Flight]) -> None:
-        if stored.cancelled() or stored.exception() is not None:
-            return
-        now = self.clock.now_ms()
-        for flight in flights:
-            self.flights.delivered(flight, now)
+        self.tries.close()
 
     def _stored(self, chunk: Chunk) -> None:
         """A note is stored: its core runs are sent, and the mark may follow."""
-        core = [run for run in chunk.runs if run.delivery is Delivery.CORE]
+        core = [run for run in chunk.runs if run.delivery is Delivery.CORE and not run.tracked]
         sent_ms = chunk.sent_ms
         if core:
-            self._history.record_later(
-                len(core),
-                lambda: [self._core_run(run.cursor.entry.job, run.run_id, run, sent_ms) for run in core],
-            )
+            self._history.record_later(len(core), lambda: [self._core_run(run, sent_ms) for run in core])
+            if self.failing.counting:
+                for run in core:
+                    self.failing.observe(self._core_run(run, sent_ms))
+        for run in chunk.runs:
+            if run.tracked and run.delivery is Delivery.CORE:
+                flight = self.flights.find(run.run_id)
+                if flight is not None and flight.state is OpenState.RUNNING and flight.attempt == 1:
+                    self.flights.underway(flight, self.clock.now_ms())
         self._confirm()
 
     def _confirm(self) -> None:
@@ -400,6 +348,7 @@ class Term:
             n, mark = windows.popleft()
             if mark.instant_ms >= self._inherited_until:
                 self._sent, self._rows_known = {}, set()
+                self._inbox.all_known()
             # As long as a slot after the mark may stand in the journal before ours, a successor must read that too.
             note = self._inherited_note if self._sent else NoteRef(self.lease.epoch, n)
             self.confirmed = msgspec.structs.replace(mark, note=note)
@@ -408,30 +357,46 @@ class Term:
         entry = self.table.get(job_id)
         return None if entry is None else entry.job
 
-    def _flight(self, job: Job, run_id: str, at: "Due | Ready", delivery: Delivery) -> Flight:
+    def _flight(self, at: "Due | Ready", run_id: str, delivery: Delivery) -> Flight:
         return Flight(
             run_id=run_id,
-            job=job,
+            job=at.cursor.entry.job,
             delivery=delivery,
             scheduled_ms=at.slot_ms,
             due_ms=at.due_ms,
             trigger=at.trigger,
         )
 
-    def _core_run(self, job: Job, run_id: str, at: "Due | Ready", sent_ms: Ms) -> Run:
+    def _record(self, run: Run) -> None:
+        self._history.record(run)
+        self.failing.observe(run)
+
+    def _core_run(self, run: Ready, sent_ms: Ms) -> Run:
         return Run(
-            job=job.id,
+            job=run.job_id,
             status=RunStatus.SENT,
-            run_id=run_id,
-            scheduled_at_ms=at.slot_ms,
+            run_id=run.run_id,
+            scheduled_at_ms=run.slot_ms,
             started_at_ms=sent_ms,
             finished_at_ms=sent_ms,
-            trigger=at.trigger,
+            trigger=run.trigger,
             delivery=Delivery.CORE,
-            lateness_ms=sent_ms - at.slot_ms,
+            lateness_ms=sent_ms - run.due_ms,
             duration_ms=0,
             instance=self.options.instance,
         )
+
+    def rows_before(self, instant_ms: Ms) -> tuple[list[OpenRow], Ms]:
+        """What is to be laid down before the mark may pass ``instant_ms``, and how far it may pass with that."""
+        rows, instant_ms = self.flights.rows_before(instant_ms)
+        return rows + self.failing.rows(), instant_ms
+
+    def rows_saved(self, rows: Iterable[OpenRow]) -> None:
+        """These rows are stored."""
+        self.flights.rows_saved(row for row in rows if row.state is not OpenState.FAILURES)
+        for row in rows:
+            if row.state is OpenState.FAILURES:
+                self.failing.saved(row)
 
     def _missed(self, ranges: tuple[Missed, ...]) -> list[Due]:
         """Record what was not run; what the leader before us sent after its mark is not that, and returned."""
@@ -443,7 +408,7 @@ class Term:
                 found, left = without_sent(missed, self._began_with, was_sent, until_ms=self._inherited_until)
                 sent += found
             for skipped in left:
-                self._history.record(
+                self._record(
                     Run(
                         job=job.id,
                         status=RunStatus.SKIPPED,
@@ -475,7 +440,7 @@ class Term:
 
     async def delete_closed_rows(self) -> None:
         """Delete the open rows of runs that are over."""
-        closed, self.flights.closed_rows = self.flights.closed_rows, []
+        closed, self.flights.closed_rows = self.flights.closed_rows + self.failing.gone(), []
         if closed and not self.link.broken.is_set():
             try:
                 await self.link.delete_rows(closed)

@@ -112,6 +112,10 @@ class OpenRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A trigger's own payload, instead of the job's."""
     overlap: Overlap | None = None
     """A trigger's or a backfill's own policy, instead of the job's."""
+    message: int = 1
+    """Which of the attempts first had the present message: the stream knows its later copies by it."""
+    stored: bool = False
+    """The stream has the message; what is awaited is the worker's report."""
     about: str = ""
     report: Report | None = None
     backfill: Backfill | None = None

@@ -4,6 +4,9 @@ Slots younger than the grace always run, all of them. Older ones are subject to 
 newest of them, but only if no slot within the grace is due; ``all`` the newest ``limit`` within the window; ``none``
 none. What is not run becomes ranges, never one record per slot.
 
+Ages and the order count from the instants at which slots are due; with jitter these lie behind the slots, and the ranges
+name slots.
+
 Work is bounded whatever the outage was: ``latest`` asks for one slot backwards, ``all`` for at most ``limit`` of them,
 and counting stops at :data:`COUNT_CAP`.
 """
@@ -18,20 +21,31 @@ from natscron.model import CatchUp, CatchUpPolicy, Ms, Reason
 COUNT_CAP: Final = 1_000
 """Slots of a range are counted up to this many; intervals, which are counted by arithmetic, exactly."""
 
+_NEVER: Final = -(1 << 62)
+_REASONS: Final = {
+    CatchUpPolicy.LATEST: Reason.CATCHUP_LATEST,
+    CatchUpPolicy.ALL: Reason.CATCHUP_LIMIT,
+    CatchUpPolicy.NONE: Reason.CATCHUP_NONE,
+}
+
 
 class Slots(Protocol):
-    """A stretch of one schedule whose slots are still undecided."""
+    """A stretch of one schedule whose slots are still undecided, by the instants at which they are due."""
 
     def next_after(self, t_ms: Ms) -> Ms | None:
-        """The first undecided slot later than ``t_ms``."""
+        """The first undecided due instant later than ``t_ms``."""
         ...
 
     def last_at_or_before(self, t_ms: Ms) -> Ms | None:
-        """The last undecided slot at or before ``t_ms``."""
+        """The last undecided due instant at or before ``t_ms``."""
         ...
 
     def count(self, after_ms: Ms, until_ms: Ms, cap: int) -> int:
-        """Undecided slots in (after, until]."""
+        """How many are undecided in (after, until]."""
+        ...
+
+    def slot_of(self, due_ms: Ms) -> Ms:
+        """The slot that is due at ``due_ms``."""
         ...
 
 
@@ -45,66 +59,77 @@ class Skipped(msgspec.Struct, frozen=True):
 
 
 class CatchUpPlan(msgspec.Struct, frozen=True):
-    """``run``: the older slots to run, ascending. ``skipped``: ranges, ascending."""
+    """``run``: when the older slots to run were due, ascending; ``of``: which stretch each is from. ``skipped``: ranges."""
 
     run: tuple[Ms, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    of: tuple[int, ...] = ()
 
 
 def plan(
     stretches: Sequence[Slots], policy: CatchUp, *, reference_ms: Ms, boundary_ms: Ms, young_due: bool
 ) -> CatchUpPlan:
-    """Decide about the slots at or before ``boundary_ms`` (= reference - grace).
+    """Decide about the slots due at or before ``boundary_ms`` (= reference - grace).
 
     ``reference_ms`` is the instant that ages count from: now, or the takeover instant in the lease, so that a second
     crash decides as the first did. ``young_due``: a slot within the grace is due as well.
     """
-    chosen = _chosen(stretches, policy, reference_ms, boundary_ms, young_due=young_due)
+    wanted = {CatchUpPolicy.LATEST: 0 if young_due else 1, CatchUpPolicy.ALL: policy.limit, CatchUpPolicy.NONE: 0}[
+        policy.policy
+    ]
     oldest_allowed = reference_ms - policy.window_ms
-    run = tuple(slot for slot in chosen if slot > oldest_allowed)
-    skipped: list[Skipped] = []
+    left = [x.last_at_or_before(boundary_ms) for x in stretches]
+    chosen = _chosen(stretches, left, wanted, oldest_allowed)
+    # What is left of each stretch is what lies up to ``left``: in the window, skipped by the policy; else too old.
     cut = min(oldest_allowed, boundary_ms)
-    if (aged := _range(stretches, None, cut, Reason.CATCHUP_WINDOW)) is not None:
-        skipped.append(aged)
-    reason = {
-        CatchUpPolicy.LATEST: Reason.CATCHUP_LATEST,
-        CatchUpPolicy.ALL: Reason.CATCHUP_LIMIT,
-        CatchUpPolicy.NONE: Reason.CATCHUP_NONE,
-    }[policy.policy]
-    # Everything in the window before the first chosen slot is skipped; nothing lies between chosen ones.
-    end = run[0] - 1 if run else boundary_ms
-    if (rest := _range(stretches, cut, end, reason)) is not None:
-        skipped.append(rest)
-    return CatchUpPlan(run, tuple(skipped))
+    aged, rest = _Range(Reason.CATCHUP_WINDOW), _Range(_REASONS[policy.policy])
+    for x, last in zip(stretches, left, strict=True):
+        if last is None:
+            continue
+        first = x.next_after(_NEVER)
+        if first is not None and first <= cut:
+            aged.add(x, _NEVER, first, last if last <= cut else x.last_at_or_before(cut))
+            first = x.next_after(cut) if last > cut else None
+        if first is not None and last > cut:
+            rest.add(x, cut, first, last)
+    skipped = tuple(one.skipped() for one in (aged, rest) if one.count)
+    return CatchUpPlan(tuple(due for due, _ in chosen), skipped, tuple(i for _, i in chosen))
 
 
-def _chosen(
-    stretches: Sequence[Slots], policy: CatchUp, reference_ms: Ms, boundary_ms: Ms, *, young_due: bool
-) -> list[Ms]:
-    """The newest slots at or before the boundary that the policy would run, ascending; the window is not applied."""
-    if policy.policy is CatchUpPolicy.NONE:
-        return []
-    wanted = policy.limit
-    if policy.policy is CatchUpPolicy.LATEST:
-        wanted = 0 if young_due else 1
-    floor = reference_ms - policy.window_ms
-    chosen: list[Ms] = []
-    at: Ms | None = boundary_ms
-    while len(chosen) < wanted and at is not None and at > floor:
-        at = max((s for x in stretches if (s := x.last_at_or_before(at)) is not None), default=None)
-        if at is not None:
-            chosen.append(at)
-            at -= 1
+def _chosen(stretches: Sequence[Slots], left: list[Ms | None], wanted: int, floor: Ms) -> list[tuple[Ms, int]]:
+    """The newest due instants later than ``floor``, ascending, and whose they are; ``left`` moves behind them."""
+    chosen: list[tuple[Ms, int]] = []
+    while len(chosen) < wanted:
+        newest, at = floor, -1
+        for i, due in enumerate(left):
+            if due is not None and due > newest:
+                newest, at = due, i
+        if at < 0:
+            break
+        chosen.append((newest, at))
+        left[at] = stretches[at].last_at_or_before(newest - 1)
     chosen.reverse()
     return chosen
 
 
-def _range(stretches: Sequence[Slots], after_ms: Ms | None, until_ms: Ms, reason: Reason) -> Skipped | None:
-    """All undecided slots in (after, until] as one range; None if there are none."""
-    floor = after_ms if after_ms is not None else -(1 << 62)
-    firsts = [s for x in stretches if (s := x.next_after(floor)) is not None and s <= until_ms]
-    if not firsts:
-        return None
-    lasts = [s for x in stretches if (s := x.last_at_or_before(until_ms)) is not None and s > floor]
-    count = sum(x.count(floor, until_ms, COUNT_CAP) for x in stretches)
-    return Skipped(min(firsts), max(lasts), max(count, 1), reason)
+class _Range:
+    """Grows by what each stretch has of it."""
+
+    __slots__ = ("_from", "_reason", "_to", "count")
+
+    def __init__(self, reason: Reason) -> None:
+        self._reason = reason
+        self._from = self._to = 0
+        self.count = 0
+
+    def add(self, of: Slots, after_ms: Ms, first: Ms, last: Ms | None) -> None:
+        """Take in what is due in (after, last]; ``first`` is the first of it."""
+        if last is None:
+            return
+        low, high = of.slot_of(first), of.slot_of(last)
+        self._from = min(self._from, low) if self.count else low
+        self._to = max(self._to, high) if self.count else high
+        self.count += max(1, of.count(after_ms, last, COUNT_CAP))
+
+    def skipped(self) -> Skipped:
+        return Skipped(self._from, self._to, self.count, self._reason)

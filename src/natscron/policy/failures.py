@@ -1,6 +1,6 @@
 """How many runs of a job failed in a row, and when that is enough. Pure."""
 
-from natscron.model import Run, RunStatus, Trigger
+from natscron.model import Reason, Run, RunStatus, Trigger
 
 __all__ = ["counted", "reached"]
 
@@ -13,11 +13,13 @@ def counted(before: int, run: Run) -> int:
     """Failures in a row after ``run``, of which there were ``before``.
 
     Any good end begins anew, one that was triggered by hand too: whoever mended it wants it to count. Only scheduled
-    runs count as failures: what is tried by hand says nothing of how the job does by itself.
+    runs count as failures: what is tried by hand says nothing of how the job does by itself, nor does a run that a newer
+    one replaced.
     """
     if run.status in _GOOD:
         return 0
-    return before + 1 if run.status in _BAD and run.trigger in _BY_ITSELF else before
+    bad = run.status in _BAD and run.reason != Reason.REPLACED
+    return before + 1 if bad and run.trigger in _BY_ITSELF else before
 
 
 def reached(failures: int, limit: int) -> bool:

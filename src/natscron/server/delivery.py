@@ -152,13 +152,15 @@ class SubjectTarget(Target):
             self._slot_text = ms_to_text(dispatch.scheduled_at_ms)
             self._slot_ms = dispatch.scheduled_at_ms
         headers = (
-            ("Nats-Msg-Id", run_id),
+            ("Nats-Msg-Id", run_id if dispatch.message == 1 else f"{run_id}.{dispatch.message}"),
             ("Nats-Cron-Job", job.id),
             ("Nats-Cron-Run", run_id),
             ("Nats-Cron-Scheduled-At", self._slot_text),
             ("Nats-Cron-Attempt", str(dispatch.attempt)),
             *parts.headers,
         )
+        if dispatch.replaces:
+            headers = (*headers, ("Nats-Cron-Replaces", dispatch.replaces))
         return Outgoing(job.id, headers, body, "" if delivery is Delivery.CORE else f"{run_id}.{dispatch.attempt}")
 
     def judge(self, delivery: Delivery, reply: Reply) -> Outcome:
@@ -244,7 +246,7 @@ def _judge_answer(reply: Reply) -> Outcome:
         return Outcome(RunStatus.COMPLETED, result=text)
     error = ": ".join(part for part in (code, description) if part)
     return Outcome(
-        RunStatus.FAILED, Reason.WORKER_ERROR, bounded(error or "the worker named no cause"), text, retry=True
+        RunStatus.FAILED, Reason.WORKER_ERROR, bounded(error or "the worker named no cause"), text, True, code
     )
 
 

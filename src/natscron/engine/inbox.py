@@ -1,0 +1,138 @@
+"""Opens what lies in open rows and hands it to whom it concerns.
+
+Rows come from the snapshot that a leader takes below its lease, and from the watch: triggers and backfills laid down by
+any instance, workers' reports, word that a backfill is to end, counters, and the unfinished runs of the leader before
+us. Runs of that leader that stand in its journal only are taken up in their turn, when the planner comes to their slot;
+until then reports about them are kept here, and nothing that waits is let go.
+"""
+
+from collections.abc import Callable
+
+from natscron.engine.backfills import Backfills
+from natscron.engine.failing import Failing
+from natscron.engine.flights import DOUBT_MS, Flight, Flights
+from natscron.engine.storetime import StoreClock
+from natscron.model import Delivery, Job, Ms, OpenRow, OpenState, Reason, Run, RunStatus
+
+__all__ = ["Inbox"]
+
+
+class Inbox:
+    """The open rows of one leadership."""
+
+    def __init__(  # noqa: PLR0913 - everybody whom a row may concern
+        self,
+        *,
+        flights: Flights,
+        failing: Failing,
+        backfills: Backfills,
+        find_job: Callable[[str], Job | None],
+        in_journal: Callable[[str], bool],
+        record: Callable[[Run], None],
+        clock: StoreClock,
+    ) -> None:
+        self._flights = flights
+        self._failing = failing
+        self._backfills = backfills
+        self._find_job = find_job
+        self._in_journal = in_journal
+        self._record = record
+        self._clock = clock
+        self._reports: dict[str, OpenRow] = {}
+        """Of runs that stand in the journal and are not taken up yet, by run id."""
+
+    def opened(self, row: OpenRow) -> None:
+        """A row of somebody else."""
+        now = self._clock.now_ms()
+        if row.state is OpenState.REPORTED:
+            self._reported(row, now)
+        elif row.state is OpenState.FAILURES:
+            self._failing.loaded(row)
+        elif row.state is OpenState.CANCEL:
+            self._backfills.cancel(row)
+        elif row.state is OpenState.BACKFILL:
+            self._backfills.taken_up(row, now)
+        else:
+            self._run(row, now)
+
+    def opened_all(self, rows: "list[OpenRow] | tuple[OpenRow, ...]") -> None:
+        """The rows that a leadership begins with: runs by their slots, and what is said about them after them."""
+        self._flights.holding = True
+        for row in sorted(rows, key=lambda r: (r.state is OpenState.REPORTED, r.scheduled_at_ms)):
+            self.opened(row)
+
+    def taken_up(self, run_id: str) -> None:
+        """A run of the journal is on its way again: what was said about it counts now."""
+        row = self._reports.pop(run_id, None)
+        if row is not None:
+            self._reported(row, self._clock.now_ms())
+
+    def all_known(self) -> None:
+        """Nothing of the journal is left to be taken up."""
+        if self._flights.holding:
+            self._flights.release_all()
+            for run_id in list(self._reports):
+                self.taken_up(run_id)
+
+    def _run(self, row: OpenRow, now: Ms) -> None:
+        flights = self._flights
+        if flights.knows(row.run_id):
+            if not flights.on_its_way(row.run_id):
+                # It ended here; laid down again (an idempotency key used twice) it must not outlive this term.
+                flights.closed_rows.append(row.run_id)
+            return
+        job = self._find_job(row.job_id)
+        if job is None or job.generation != row.generation:
+            job = Job(id=row.job_id, generation=row.generation)
+        flight = Flight.of_row(row, job)
+        if row.state is OpenState.BUFFERED:
+            flights.queue(flight)
+            if not flights.holding:
+                flights.release_all()
+            return
+        at = now
+        if row.state is OpenState.RUNNING and row.delivery is Delivery.JETSTREAM and not row.stored:
+            flight.state = OpenState.RETRY
+        elif row.state is OpenState.RUNNING and row.delivery is Delivery.CORE and not job.reports:
+            # The row follows its message in one write: it went out.
+            flights.taken_over(flight, now)
+            flights.delivered(flight, now)
+            return
+        elif row.state is OpenState.RUNNING:
+            at = row.deadline_ms + DOUBT_MS
+        elif row.state is OpenState.RETRY:
+            at = row.next_at_ms
+        flights.taken_over(flight, at)
+
+    def _reported(self, row: OpenRow, now: Ms) -> None:
+        """A worker says how a run ended."""
+        if row.report is not None and self._flights.on_its_way(row.about):
+            self._flights.reported(row.about, row.report, now)
+        elif row.report is not None and self._in_journal(row.about):
+            self._reports[row.about] = row
+            return
+        elif row.report is not None:
+            # Too late, or of a run that nobody waits for: it is recorded all the same.
+            self._record(_late(row))
+        self._flights.closed_rows.append(row.run_id)
+
+
+def _late(row: OpenRow) -> Run:
+    report = row.report
+    assert report is not None  # noqa: S101 - asked by the caller
+    started = report.started_at_ms
+    return Run(
+        job=row.job_id,
+        status=report.status,
+        run_id=row.about,
+        scheduled_at_ms=row.scheduled_at_ms,
+        started_at_ms=started,
+        finished_at_ms=report.finished_at_ms,
+        reason=Reason.WORKER_ERROR if report.status is RunStatus.FAILED else None,
+        attempt=report.attempt,
+        trigger=row.trigger,
+        delivery=row.delivery,
+        duration_ms=None if started is None else max(report.finished_at_ms - started, 0),
+        error=report.error,
+        result=report.result,
+    )
