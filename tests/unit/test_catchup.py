@@ -27,6 +27,9 @@ class Listed:
     def count(self, after_ms: int, until_ms: int, cap: int) -> int:
         return min(sum(after_ms < s <= until_ms for s in self.slots), cap)
 
+    def slot_of(self, due_ms: int) -> int:
+        return due_ms
+
 
 def decided(
     policy: CatchUpPolicy,
@@ -37,7 +40,9 @@ def decided(
     young_due: bool = False,
 ) -> CatchUpPlan:
     catchup = CatchUp(policy=policy, window_ms=window_ms, limit=limit)
-    return plan([Listed(*slots)], catchup, reference_ms=NOW, boundary_ms=boundary_ms, young_due=young_due)
+    made = plan([Listed(*slots)], catchup, reference_ms=NOW, boundary_ms=boundary_ms, young_due=young_due)
+    assert made.of == (0,) * len(made.run)
+    return CatchUpPlan(made.run, made.skipped)
 
 
 def test_latest_runs_the_newest_and_says_what_it_left() -> None:

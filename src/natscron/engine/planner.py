@@ -1,9 +1,11 @@
 """Which slots are due: pure, told what time it is, never asking.
 
 The planner holds one cursor per job (more while an older version of its schedule has undecided slots) in a heap
-ordered by due instant. It knows one mark, the *decided* mark: every slot at or before its instant, of every job
-revision up to its sequence, is decided. What a cursor may still yield follows from the mark and from the writes that
-changed the schedule:
+ordered by due instant, and at one instant by the job's priority. Cursors of slots that do not run, skipped or paused,
+lie in a heap of their own: nobody waits for them, they are told of when their time has come.
+
+The planner knows one mark, the *decided* mark: every slot due at or before its instant, of every job revision up to its
+sequence, is decided. What a cursor may still yield follows from the mark and from the writes that changed the schedule:
 
 * A version that the mark's leader had seen (its write's sequence is at most ``jobs_seq``) yields its slots after the
   mark, up to the next version's write.
@@ -19,67 +21,17 @@ from typing import Final
 
 import msgspec
 
+from natscron.engine.cursors import NEVER, Cursor, cursors_of
 from natscron.engine.table import Entry
-from natscron.errors import InvalidScheduleError
-from natscron.model import CatchUp, CatchUpPolicy, Mark, Ms, NoteRef, Reason, ScheduleSpec, Stamp, Trigger
+from natscron.model import CatchUp, CatchUpPolicy, Mark, Ms, NoteRef, Reason, Trigger
 from natscron.policy import catchup
-from natscron.schedule import Schedule, compile_schedule
 
-_NEVER: Final[Ms] = -(1 << 62)
+__all__ = ["Cursor", "Due", "Missed", "Planner", "Window", "cursors_of"]
+
 _DEAD_KEPT: Final = 1_024
-"""The heap is cleared of dead cursors when there are more than this, and more than the live ones."""
-
-
-class Cursor:
-    """A stretch of one job's schedule with undecided slots: after ``after``, up to ``until`` (None: open)."""
-
-    __slots__ = ("after", "alive", "entry", "next_ms", "schedule", "shadow", "shadow_from", "shadow_until", "until")
-
-    def __init__(self, entry: Entry, schedule: Schedule, after: Ms, until: Ms | None) -> None:
-        self.entry = entry
-        self.schedule = schedule
-        self.after = after
-        self.until = until
-        self.alive = True
-        self.next_ms: Ms | None = None
-        """The slot that lies in the heap; all before it were yielded."""
-        self.shadow: Schedule | None = None
-        self.shadow_from = self.shadow_until = _NEVER
-
-    def _shadowed(self, slot: Ms) -> bool:
-        """The version that the mark's leader knew has this slot too, and it was decided then."""
-        return (
-            self.shadow is not None
-            and self.shadow_from < slot <= self.shadow_until
-            and self.shadow.last_at_or_before_ms(slot) == slot
-        )
-
-    def next_after(self, t_ms: Ms) -> Ms | None:
-        """The first undecided slot later than ``t_ms``."""
-        slot = self.schedule.next_after_ms(max(self.after, t_ms))
-        while slot is not None and slot <= self.shadow_until and self._shadowed(slot):
-            slot = self.schedule.next_after_ms(slot)
-        return None if slot is None or (self.until is not None and slot > self.until) else slot
-
-    def last_at_or_before(self, t_ms: Ms) -> Ms | None:
-        """The last undecided slot at or before ``t_ms``."""
-        start = t_ms if self.until is None or t_ms < self.until else self.until
-        slot = self.schedule.last_at_or_before_ms(start)
-        while slot is not None and slot > self.after and self._shadowed(slot):
-            slot = self.schedule.last_at_or_before_ms(slot - 1)
-        return None if slot is None or slot <= self.after else slot
-
-    def count(self, after_ms: Ms, until_ms: Ms, cap: int) -> int:
-        """Undecided slots in (after, until]; those shadowed are few and counted along.
-
-        ``cap`` bounds what has to be walked; an interval's slots are counted by arithmetic, exactly.
-        """
-        end = until_ms if self.until is None or until_ms < self.until else self.until
-        start = max(after_ms, self.after)
-        if end <= start:
-            return 0
-        # No more than one slot lies in a millisecond.
-        return self.schedule.count(start, end, cap if self.schedule.interval is None else end - start)
+"""The heaps are cleared of dead cursors when there are more than this, and more than the live ones."""
+_LATE_WEIGHT: Final = 4
+"""A late job costs a take about as much as so many slots, also if it comes to one run or to none."""
 
 
 class Due(msgspec.Struct, frozen=True):
@@ -106,94 +58,14 @@ class Window(msgspec.Struct, frozen=True):
     more: bool
 
 
-class _VersionInForce(msgspec.Struct, frozen=True):
-    spec: ScheduleSpec | None
-    since: Stamp
-    until: Ms | None
-
-
-def _timeline(entry: Entry) -> list[_VersionInForce]:
-    """The job's versions, oldest first; the last one is the present."""
-    job = entry.job
-    starts = [*(v.since for v in job.previous), job.counts_from]
-    specs = [*(v.schedule for v in job.previous), None if job.paused else job.schedule]
-    ends = [s.at_ms for s in starts[1:]]
-    return [_VersionInForce(p, s, e) for p, s, e in zip(specs, starts, [*ends, None], strict=True)]
-
-
-def _floor(entry: Entry, versions: list[_VersionInForce], index: int, schedule: Schedule) -> Ms:
-    """After which instant the version at ``index``, unseen by the mark's leader, has its slots."""
-    version = versions[index]
-    floor = version.since.at_ms
-    spec = version.spec
-    if spec is None:
-        return floor
-    created = entry.job.generation in (0, version.since.seq)
-    if created and spec.run_at_start:
-        return min(floor, entry.job.anchor_ms - 1)
-    if spec.at is not None and (at := schedule.next_after_ms(_NEVER)) is not None:
-        # An edit reaches back no further than the version it replaces, and a resume not at all: what was due
-        # before is either decided or was due while the job was paused.
-        if created and index == 0:
-            return min(floor, at - 1)
-        before = versions[index - 1] if index else None
-        if before is not None and before.spec is not None and at > before.since.at_ms:
-            return min(floor, at - 1)
-    return floor
-
-
-def cursors_of(entry: Entry, mark: Mark) -> list[Cursor]:
-    """What of a job is still undecided at ``mark``."""
-    if entry.schedule is None:
-        return []
-    job = entry.job
-    if not job.previous and job.counts_from.seq <= mark.jobs_seq and job.counts_from.at_ms <= mark.instant_ms:
-        # By far the most frequent case, kept short.
-        return [] if job.paused else [Cursor(entry, entry.schedule, mark.instant_ms, None)]
-    versions = _timeline(entry)
-    known = max((i for i, v in enumerate(versions) if v.since.seq <= mark.jobs_seq), default=-1)
-    compiled = [_compiled(entry, v.spec, present=i == len(versions) - 1) for i, v in enumerate(versions)]
-    result: list[Cursor] = []
-    for i, (version, schedule) in enumerate(zip(versions, compiled, strict=True)):
-        if schedule is None:
-            continue
-        after = _floor(entry, versions, i, schedule)
-        if i <= known:
-            # Normally nothing is left of the versions before the known one. But a leader whose clock is behind the
-            # store's may have seen a write from its own future, before which slots of the old version are undecided.
-            after = max(mark.instant_ms, after)
-        if version.until is not None and version.until <= after:
-            continue
-        cursor = Cursor(entry, schedule, after, version.until)
-        if i > known >= 0 and compiled[known] is not None:
-            cursor.shadow = compiled[known]
-            cursor.shadow_from = versions[known].since.at_ms
-            cursor.shadow_until = mark.instant_ms
-        result.append(cursor)
-    return result
-
-
-def _compiled(entry: Entry, spec: ScheduleSpec | None, *, present: bool) -> Schedule | None:
-    if present:
-        return None if entry.job.paused else entry.schedule
-    if spec is None:
-        return None
-    try:
-        # It was valid when it was in force; the minimum interval of today must not undo that.
-        return compile_schedule(
-            spec, anchor_ms=entry.job.anchor_ms, seed=entry.job.id, min_interval_ns=1, lenient=True
-        ).schedule
-    except InvalidScheduleError:
-        # Not here: a zone that this host does not know, say. The present version runs all the same.
-        return None
-
-
 class Planner:
     """All cursors, in a heap. Costs per slot: one pop, one next slot, one push."""
 
     def __init__(self) -> None:
         self.decided = Mark(instant_ms=0, jobs_seq=0, note=NoteRef())
         self._heap: list[tuple[Ms, int, Cursor]] = []
+        self._silent: list[tuple[Ms, int, Cursor]] = []
+        """By the instant at which to tell of them."""
         self._cursors: dict[str, list[Cursor]] = {}
         self._unseen: dict[str, Entry] = {}
         self._passed: dict[str, Missed] = {}
@@ -205,21 +77,22 @@ class Planner:
 
     def next_due(self) -> Ms | None:
         """The earliest due instant that :meth:`take` would yield."""
-        self._prune()
-        return self._heap[0][0] if self._heap else None
+        return self._first(self._heap)
 
     def put(self, entry: Entry) -> None:
         """A job is new or changed: plan it from the decided mark."""
         job = entry.job
         self.remove(job.id)
-        if job.counts_from.seq > self.decided.jobs_seq:
+        if entry.counts_from.seq > self.decided.jobs_seq:
             self._unseen[job.id] = entry
         cursors = cursors_of(entry, self.decided)
         if cursors:
             self._cursors[job.id] = cursors
         for cursor in cursors:
-            self._push(cursor, cursor.after)
-        if job.id in self._unseen and not any(c.until is None and c.next_ms is not None for c in cursors):
+            self._place(cursor, cursor.after)
+        if job.counts_from.seq > self.decided.jobs_seq and not any(
+            c.next_ms is not None and (c.until is None or c.reason is Reason.SKIP_NEXT) for c in cursors
+        ):
             self._note_passed(entry)
 
     def _note_passed(self, entry: Entry) -> None:
@@ -227,7 +100,7 @@ class Planner:
         job = entry.job
         if job.paused or entry.schedule is None or job.schedule is None or job.schedule.at is None:
             return
-        at = entry.schedule.next_after_ms(_NEVER)
+        at = entry.schedule.next_after_ms(NEVER)
         if at is None:
             return
         if job.previous:
@@ -249,16 +122,18 @@ class Planner:
             self._dead += 1
         self._unseen.pop(job_id, None)
         self._passed.pop(job_id, None)
-        if self._dead > _DEAD_KEPT and self._dead * 2 > len(self._heap):
+        if self._dead > _DEAD_KEPT and self._dead * 2 > len(self._heap) + len(self._silent):
             self._heap = [item for item in self._heap if item[2].alive]
+            self._silent = [item for item in self._silent if item[2].alive]
             heapq.heapify(self._heap)
+            heapq.heapify(self._silent)
             self._dead = 0
 
     def decide(self, mark: Mark) -> None:
         """Everything up to ``mark`` is decided: by what :meth:`take` yielded, or by another leader."""
         self.decided = mark
         if self._unseen:
-            seen = [e for e in self._unseen.values() if e.job.counts_from.seq <= mark.jobs_seq]
+            seen = [e for e in self._unseen.values() if e.counts_from.seq <= mark.jobs_seq]
             for entry in seen:
                 del self._unseen[entry.job.id]
 
@@ -269,17 +144,19 @@ class Planner:
         self.decide(mark)
         for entry in unseen:
             self.put(entry)
-        while (due := self.next_due()) is not None and due <= mark.instant_ms:
-            _, _, cursor = heapq.heappop(self._heap)
-            if cursor.entry.job.id in self._unseen:
-                # Its slots before the mark are undecided: out of the heap until it is put again.
-                continue
-            self._push(cursor, mark.instant_ms)
+        for heap in (self._heap, self._silent):
+            while (due := self._first(heap)) is not None and due <= mark.instant_ms:
+                _, _, cursor = heapq.heappop(heap)
+                if cursor.entry.job.id in self._unseen:
+                    # Its slots before the mark are undecided: out of the heap until it is put again.
+                    continue
+                self._place(cursor, mark.instant_ms)
 
     def restart(self, mark: Mark) -> None:
         """Forget everything and begin at ``mark``; the caller puts all jobs again."""
         self.decided = mark
         self._heap.clear()
+        self._silent.clear()
         self._cursors.clear()
         self._unseen.clear()
         self._passed.clear()
@@ -309,25 +186,32 @@ class Planner:
         due: list[Due] = []
         missed = list(self._passed.values())
         self._passed.clear()
+        if self._silent:
+            self._tell(now_ms, limit, missed)
         late: dict[str, None] = {}
         weight = 0
-        while len(due) + weight < limit and (first := self.next_due()) is not None and first <= now_ms:
-            _, _, cursor = heapq.heappop(self._heap)
+        heap = self._heap
+        while len(due) + weight < limit and (first := self._first(heap)) is not None and first <= now_ms:
+            _, _, cursor = heapq.heappop(heap)
             job = cursor.entry.job
             if first <= reference - max(job.catchup.grace_ms, grace_floor_ms):
                 late[job.id] = None
-                weight += job.catchup.limit if job.catchup.policy is CatchUpPolicy.ALL else 1
+                weight += job.catchup.limit if job.catchup.policy is CatchUpPolicy.ALL else _LATE_WEIGHT
                 # All of the job's cursors are dealt with together, by fresh ones.
                 for other in self._cursors[job.id]:
-                    other.alive = False
+                    other.alive = other.reason is not None
                 continue
-            due.append(Due(first, first, cursor))
+            slot = first if cursor.schedule is cursor.slots else cursor.schedule.slot_of(first)
+            due.append(Due(first, slot, cursor))
             self._push(cursor, first)
         for job_id in late:
             self._catch_up(job_id, now_ms, reference, grace_floor_ms, due, missed)
         if late:
-            due.sort(key=lambda d: d.due_ms)
-        following = self.next_due()
+            due.sort(key=lambda d: (d.due_ms, d.cursor.rank))
+        following = min(
+            (t for t in (self._first(heap), self._first(self._silent)) if t is not None),
+            default=None,
+        )
         more = following is not None and following <= now_ms
         instant = max(following - 1 if more and following is not None else now_ms, self.decided.instant_ms)
         # The mark lies ahead of this clock, and a change that its maker had not seen has slots before it: until these
@@ -346,7 +230,7 @@ class Planner:
         mark = self.decided.instant_ms
         while len(ahead) < limit and (first := self.next_due()) is not None and mark < first <= until_ms:
             _, _, cursor = heapq.heappop(self._heap)
-            ahead.append(Due(first, first, cursor))
+            ahead.append(Due(first, cursor.slot_of(first), cursor))
             self._push(cursor, first)
         return ahead
 
@@ -358,31 +242,57 @@ class Planner:
         entry = old[0].entry
         policy: CatchUp = entry.job.catchup
         boundary = reference - max(policy.grace_ms, grace_floor_ms)
-        fresh = [_renewed(c, c.next_ms) for c in old if c.next_ms is not None]
-        self._cursors[job_id] = fresh
-        young = any((s := c.next_after(boundary)) is not None and s <= now_ms for c in fresh)
-        plan = catchup.plan(fresh, policy, reference_ms=reference, boundary_ms=boundary, young_due=young)
-        missed.extend(Missed(entry, skipped) for skipped in plan.skipped)
-        due.extend(Due(slot, slot, fresh[-1], Trigger.CATCHUP) for slot in plan.run)
+        fresh = [
+            twin for c in old if c.reason is None and c.next_ms is not None and (twin := c.part(c.next_ms - 1, None))
+        ]
+        self._cursors[job_id] = [*fresh, *(c for c in old if c.reason is not None)]
         for cursor in fresh:
             # Slots within the grace stay in the heap: the caller takes them in time order.
             self._push(cursor, boundary)
+        young = any(c.next_ms is not None and c.next_ms <= now_ms for c in fresh)
+        plan = catchup.plan(fresh, policy, reference_ms=reference, boundary_ms=boundary, young_due=young)
+        missed.extend(Missed(entry, skipped) for skipped in plan.skipped)
+        for at, i in zip(plan.run, plan.of, strict=True):
+            due.append(Due(at, fresh[i].slot_of(at), fresh[i], Trigger.CATCHUP))
+
+    def _tell(self, now_ms: Ms, limit: int, missed: list[Missed]) -> None:
+        """Make ranges, at most ``limit``, of the slots that do not run and whose time has come."""
+        silent = self._silent
+        while (first := self._first(silent)) is not None and first <= now_ms and len(missed) < limit:
+            _, _, cursor = heapq.heappop(silent)
+            paused = cursor.reason is Reason.PAUSED
+            begin, end = (cursor.after, first) if paused else (first - 1, now_ms)
+            low, high = cursor.next_after(begin), cursor.last_at_or_before(end)
+            if low is None or high is None or cursor.reason is None:
+                continue
+            count = max(1, cursor.count(begin, end, catchup.COUNT_CAP))
+            skipped = catchup.Skipped(cursor.slot_of(low), cursor.slot_of(high), count, cursor.reason)
+            missed.append(Missed(cursor.entry, skipped))
+            self._place(cursor, end)
+
+    def _place(self, cursor: Cursor, after: Ms) -> None:
+        """Put a cursor of either kind where its first undecided slot after ``after`` belongs."""
+        if cursor.reason is None:
+            self._push(cursor, after)
+            return
+        first = cursor.next_after(after)
+        if cursor.reason is Reason.PAUSED and cursor.until is not None:
+            # Told of as a whole, when it is over.
+            whole = after < cursor.until and cursor.next_after(cursor.after) is not None
+            first = cursor.until if whole else None
+        cursor.next_ms = first
+        if first is not None:
+            self._order += 1
+            heapq.heappush(self._silent, (first, self._order, cursor))
 
     def _push(self, cursor: Cursor, after: Ms) -> None:
-        slot = cursor.next_ms = cursor.next_after(after)
-        if slot is not None:
+        due = cursor.next_ms = cursor.next_after(after)
+        if due is not None:
             self._order += 1
-            heapq.heappush(self._heap, (slot, self._order, cursor))
+            heapq.heappush(self._heap, (due, cursor.rank + self._order, cursor))
 
-    def _prune(self) -> None:
-        heap = self._heap
+    def _first(self, heap: list[tuple[Ms, int, Cursor]]) -> Ms | None:
         while heap and not heap[0][2].alive:
             heapq.heappop(heap)
             self._dead = max(0, self._dead - 1)
-
-
-def _renewed(cursor: Cursor, first: Ms) -> Cursor:
-    """The same stretch from ``first`` on, its slot that comes next."""
-    twin = Cursor(cursor.entry, cursor.schedule, first - 1, cursor.until)
-    twin.shadow, twin.shadow_from, twin.shadow_until = cursor.shadow, cursor.shadow_from, cursor.shadow_until
-    return twin
+        return heap[0][0] if heap else None

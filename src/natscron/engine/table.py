@@ -5,16 +5,22 @@ up to which sequence the table is complete, and a leader's mark names it, so it 
 holds, nor may the table hold a revision beyond it while a decision is made. Live changes keep both equal. A watch that
 is made anew replays everything: rows that did not change are recognised by their revision, the others are held back
 until the replay is complete and then taken over at once.
+
+Calendars lie in the same order of writes. A job is compiled with those that it refers to, and anew when one of them
+changes. While one is missing or unreadable the job is invalid, with that as its reason. In a replay a calendar may come
+after its jobs, so these wait for the replay to be complete: nobody hears of a job as invalid that is not.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import msgspec
 
-from natscron.errors import InvalidScheduleError
-from natscron.model import Job
+from natscron.engine.calendars import calendars_of, calendars_used
+from natscron.errors import InvalidCalendarError, InvalidScheduleError
+from natscron.model import Calendar, CalendarSpec, Job, Stamp
 from natscron.schedule import Schedule, compile_schedule
 
 Listener = Callable[[str, "Entry | None"], None]
@@ -25,40 +31,92 @@ _WAITERS_MAX: Final = 10_000
 
 
 class Entry:
-    """One row of the table. Read-only. ``schedule`` is None exactly when ``job.invalid`` is set."""
+    """One row of the table. Read-only. ``schedule`` is None exactly when ``job.invalid`` is set.
 
-    __slots__ = ("job", "schedule", "warnings")
+    ``calendars`` are those that the job's schedule and its earlier ones refer to; ``counts_from`` is the newest of the
+    writes that changed when the job runs: its own, or one to a calendar.
+    """
 
-    def __init__(self, job: Job, schedule: Schedule | None, warnings: tuple[str, ...]) -> None:
+    __slots__ = ("calendars", "counts_from", "job", "row", "schedule", "warnings")
+
+    def __init__(
+        self,
+        job: Job,
+        schedule: Schedule | None,
+        warnings: tuple[str, ...],
+        calendars: tuple[Calendar, ...] = (),
+        row: Job | None = None,
+    ) -> None:
         self.job = job
+        self.row = job if row is None else row
+        """The job as it is stored, before it was found to be invalid here."""
         self.schedule = schedule
         self.warnings = warnings
+        self.calendars = calendars
+        self.counts_from: Stamp = job.counts_from
+        for calendar in calendars:
+            newest, other = self.counts_from, calendar.counts_from
+            self.counts_from = Stamp(max(newest.at_ms, other.at_ms), max(newest.seq, other.seq))
 
 
-def compile_entry(job: Job, min_interval_ns: int, admits: Admits = lambda _job: None) -> Entry:
+def compile_entry(
+    job: Job,
+    min_interval_ns: int,
+    admits: Admits = lambda _job: None,
+    calendars: Mapping[str, Calendar] | None = None,
+) -> Entry:
     """Compile a stored job; one that cannot be honoured comes back with ``invalid`` set, and nothing is raised."""
+    row = job
     if job.invalid is None and job.schedule is None:
         job = _with_invalid(job, "the row has no schedule")
     if job.invalid is None and (why := admits(job)) is not None:
         job = _with_invalid(job, why)
+    used = tuple(c for name in calendars_used(job) if (c := (calendars or {}).get(name)) is not None)
+    if job.invalid is None:
+        job = _with_readable(job, used)
     if job.invalid is not None or job.schedule is None:
-        return Entry(job, None, ())
+        return Entry(job, None, (), used, row)
     try:
         compiled = compile_schedule(
-            job.schedule, anchor_ms=job.anchor_ms, seed=job.id, min_interval_ns=min_interval_ns, lenient=True
+            job.schedule,
+            anchor_ms=job.anchor_ms,
+            seed=job.id,
+            min_interval_ns=min_interval_ns,
+            lenient=True,
+            **({"calendars": {c.name: c.spec for c in used}} if used else {}),
         )
-    except InvalidScheduleError as error:
-        return Entry(_with_invalid(job, str(error)), None, ())
-    return Entry(job, compiled.schedule, compiled.warnings)
+    except (InvalidScheduleError, InvalidCalendarError) as error:
+        return Entry(_with_invalid(job, str(error)), None, (), used, row)
+    return Entry(job, compiled.schedule, compiled.warnings, tuple(c for c in used if c.invalid is None), row)
+
+
+def _with_readable(job: Job, calendars: tuple[Calendar, ...]) -> Job:
+    """The job; invalid if its schedule refers to a calendar that cannot be read."""
+    names = calendars_of(job.schedule)
+    for calendar in calendars:
+        if calendar.invalid is not None and calendar.name in names:
+            # A calendar of a later version binds its jobs as a row of a later version would.
+            job = msgspec.structs.replace(job, newer=job.newer or calendar.newer)
+            return _with_invalid(job, f"calendar {calendar.name!r} cannot be read: {calendar.invalid}")
+    return job
 
 
 def _with_invalid(job: Job, why: str) -> Job:
     return msgspec.structs.replace(job, invalid=why)
 
 
-def _same_write(known: Job, job: Job) -> bool:
+def _same_write(known: Job | Calendar, new: Job | Calendar) -> bool:
     """Sequences begin again when a stream is made anew; the time of the write tells the two apart."""
-    return known.revision == job.revision and known.updated_at_ms == job.updated_at_ms
+    return known.revision == new.revision and known.updated_at_ms == new.updated_at_ms
+
+
+class _Replay:
+    """What a watch that is made anew has handed over so far."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Entry | Job | None] = {}
+        """None: as it is known. A bare job waits for its calendars."""
+        self.calendars: dict[str, Calendar] = {}
 
 
 class JobTable:
@@ -71,10 +129,13 @@ class JobTable:
         self.newer: set[str] = set()
         """Jobs whose rows need a later version of this code."""
         self._entries: dict[str, Entry] = {}
+        self._calendars: dict[str, Calendar] = {}
+        self._users: dict[str, dict[str, None]] = {}
+        """By calendar the jobs whose schedule, or an earlier one, refers to it."""
         self._listeners: list[Listener] = []
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._loaded = False
-        self._replay: dict[str, Entry | None] | None = None
+        self._replay: _Replay | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -86,6 +147,26 @@ class JobTable:
     def entries(self) -> list[Entry]:
         """All entries, oldest change first."""
         return list(self._entries.values())
+
+    def calendar(self, name: str) -> Calendar | None:
+        """The calendar as it is stored, None if there is none of that name."""
+        return self._calendars.get(name)
+
+    def calendar_rows(self) -> list[Calendar]:
+        """All calendars as they are stored, also those that cannot be read, by name."""
+        return [self._calendars[name] for name in sorted(self._calendars)]
+
+    def calendars(self) -> Mapping[str, CalendarSpec]:
+        """What the calendars hold, by name; those that cannot be read are left out."""
+        return {name: calendar.spec for name, calendar in self._calendars.items() if calendar.invalid is None}
+
+    def users_of(self, calendar_name: str) -> list[str]:
+        """The ids of the jobs whose schedule refers to a calendar, in order."""
+        return sorted(
+            job_id
+            for job_id in self._users.get(calendar_name, ())
+            if calendar_name in calendars_of(self._entries[job_id].job.schedule)
+        )
 
     def listen(self, fn: Listener) -> None:
         """Call ``fn(job_id, entry)`` after each change; entry None when the job was deleted."""
@@ -112,40 +193,59 @@ class JobTable:
 
     def reset(self) -> None:
         """A replay begins."""
-        self._replay = {}
+        self._replay = _Replay()
 
     def put(self, job: Job) -> None:
         """A row, live or replayed."""
-        if self._replay is None:
+        replay = self._replay
+        if replay is None:
             self._apply(job)
             self.seq = max(self.seq, job.revision)
             return
         known = self._entries.get(job.id)
         if known is not None and _same_write(known.job, job):
-            self._replay[job.id] = None
+            replay.jobs[job.id] = None
+        elif calendars_used(job):
+            replay.jobs[job.id] = job
         elif self._loaded:
-            self._replay[job.id] = compile_entry(job, self._min_interval_ns, self._admits)
+            replay.jobs[job.id] = self._compiled(job)
         else:
-            self._replay[job.id] = None
+            replay.jobs[job.id] = None
             self._apply(job)
 
     def delete(self, job_id: str, seq: int) -> None:
         """A deletion, live or replayed."""
         if self._replay is not None:
-            self._replay.pop(job_id, None)
+            self._replay.jobs.pop(job_id, None)
             return
         self._remove(job_id)
+        self.seq = max(self.seq, seq)
+
+    def put_calendar(self, calendar: Calendar) -> None:
+        """A calendar, live or replayed."""
+        if self._replay is not None:
+            self._replay.calendars[calendar.name] = calendar
+            return
+        known = self._calendars.get(calendar.name)
+        if known is None or known.revision <= calendar.revision:
+            self._calendars[calendar.name] = calendar
+            self._recompile([calendar.name])
+        self.seq = max(self.seq, calendar.revision)
+
+    def delete_calendar(self, name: str, seq: int) -> None:
+        """A calendar was deleted, live or replayed."""
+        if self._replay is not None:
+            self._replay.calendars.pop(name, None)
+            return
+        if self._calendars.pop(name, None) is not None:
+            self._recompile([name])
         self.seq = max(self.seq, seq)
 
     def complete(self, seq: int) -> None:
         """The replay is over, or a live change is in."""
         if self._replay is not None:
             replay, self._replay = self._replay, None
-            for job_id in [i for i in self._entries if i not in replay]:
-                self._remove(job_id)
-            for entry in replay.values():
-                if entry is not None:
-                    self._take_in(entry)
+            self._take_over(replay)
             # Also backwards: then the stream was made anew, and what was known of the old one is void.
             self._loaded, self.seq = True, seq
         self.seq = max(self.seq, seq)
@@ -154,14 +254,41 @@ class JobTable:
                 if self.seq >= wanted and not future.done():
                     future.set_result(None)
 
+    def _take_over(self, replay: _Replay) -> None:
+        before, self._calendars = self._calendars, replay.calendars
+        for job_id in [i for i in self._entries if i not in replay.jobs]:
+            self._remove(job_id)
+        for found in replay.jobs.values():
+            if found is not None:
+                self._take_in(found if isinstance(found, Entry) else self._compiled(found))
+        names = [*before, *(name for name in replay.calendars if name not in before)]
+        changed = [n for n in names if not _unchanged(before.get(n), replay.calendars.get(n))]
+        self._recompile(changed, but={job_id for job_id, found in replay.jobs.items() if found is not None})
+
+    def _compiled(self, job: Job) -> Entry:
+        return compile_entry(job, self._min_interval_ns, self._admits, self._calendars)
+
     def _apply(self, job: Job) -> None:
         known = self._entries.get(job.id)
         if known is None or known.job.revision <= job.revision:
-            self._take_in(compile_entry(job, self._min_interval_ns, self._admits))
+            self._take_in(self._compiled(job))
+
+    def _recompile(self, names: list[str], but: AbstractSet[str] = frozenset()) -> None:
+        """These calendars changed: so did the jobs that refer to them, ``but`` some that know it already."""
+        users = dict.fromkeys(job_id for name in names for job_id in self._users.get(name, ()) if job_id not in but)
+        for job_id in users:
+            self._announce(self._compiled(self._entries[job_id].row))
 
     def _take_in(self, entry: Entry) -> None:
         job = entry.job
+        self._forget_users(job.id)
+        for name in calendars_used(job):
+            self._users.setdefault(name, {})[job.id] = None
         self._entries.pop(job.id, None)
+        self._announce(entry)
+
+    def _announce(self, entry: Entry) -> None:
+        job = entry.job
         self._entries[job.id] = entry
         if job.newer:
             self.newer.add(job.id)
@@ -171,7 +298,20 @@ class JobTable:
             fn(job.id, entry)
 
     def _remove(self, job_id: str) -> None:
+        self._forget_users(job_id)
         if self._entries.pop(job_id, None) is not None:
             self.newer.discard(job_id)
             for fn in self._listeners:
                 fn(job_id, None)
+
+    def _forget_users(self, job_id: str) -> None:
+        entry = self._entries.get(job_id)
+        for name in () if entry is None else calendars_used(entry.job):
+            users = self._users[name]
+            del users[job_id]
+            if not users:
+                del self._users[name]
+
+
+def _unchanged(before: Calendar | None, now: Calendar | None) -> bool:
+    return before is not None and now is not None and _same_write(before, now)

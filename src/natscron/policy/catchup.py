@@ -4,8 +4,8 @@ Slots younger than the grace always run, all of them. Older ones are subject to 
 newest of them, but only if no slot within the grace is due; ``all`` the newest ``limit`` within the window; ``none``
 none. What is not run becomes ranges, never one record per slot.
 
-Ages and the order count from the instants at which slots are due; with jitter these lie behind the slots, and the ranges
-name slots.
+Ages and the order count from the instants at which slots are due; with jitter these lie behind the slots, and the
+ranges name slots.
 
 Work is bounded whatever the outage was: ``latest`` asks for one slot backwards, ``all`` for at most ``limit`` of them,
 and counting stops at :data:`COUNT_CAP`.
@@ -59,7 +59,7 @@ class Skipped(msgspec.Struct, frozen=True):
 
 
 class CatchUpPlan(msgspec.Struct, frozen=True):
-    """``run``: when the older slots to run were due, ascending; ``of``: which stretch each is from. ``skipped``: ranges."""
+    """``run``: when the older slots to run were due, ascending; ``of``: which stretch each is from."""
 
     run: tuple[Ms, ...] = ()
     skipped: tuple[Skipped, ...] = ()
