@@ -57,10 +57,9 @@ def successor_calendar(old: Calendar, new: Calendar, mark: Mark | None = None, j
     owned = {"revision": old.revision, "updated_at_ms": old.updated_at_ms}
     if old.invalid is not None:
         return msgspec.structs.replace(new, **owned, counts_from=Stamp(), previous=())
-    ends = [*(version.since for version in old.previous[1:]), old.counts_from]
     previous = tuple(
         version
-        for version, end in zip(old.previous, ends, strict=True)
+        for version, end in zip(old.previous, _ends(old.previous, old.counts_from), strict=True)
         if mark is None or not _passed(mark, end, jitter_ms)
     )
     if msgspec.structs.replace(old.spec, note=new.spec.note) == new.spec:
@@ -101,25 +100,25 @@ def _owned(old: Job) -> dict[str, int]:
 
 
 def _pending(old: Job, mark: Mark | None) -> tuple[Version, ...]:
-    if mark is None or not old.previous:
+    if mark is None:
         return old.previous
-    ends = _ends(old.previous, old.counts_from)
     return tuple(
         version
-        for version, end in zip(old.previous, ends, strict=True)
+        for version, end in zip(old.previous, _ends(old.previous, old.counts_from), strict=True)
         if not _passed(mark, end, _jitter_ms(version.schedule))
     )
 
 
-def _ends(versions: Sequence[Version], last: Stamp) -> list[Stamp]:
+def _ends(versions: Sequence[Version | CalendarVersion], last: Stamp) -> list[Stamp]:
     """Where each version ends."""
     ends: list[Stamp] = []
-    end = last
-    for version, following in zip(reversed(versions), (None, *reversed(versions[1:])), strict=True):
+    end, following = last, None
+    for version in reversed(versions):
         # Of two versions of one write the second begins at a planned instant, which may lie beyond its end.
-        if following is not None and (following.since.seq != version.since.seq or following.since.at_ms <= end.at_ms):
-            end = following.since
+        if following is not None and (following.seq != version.since.seq or following.at_ms <= end.at_ms):
+            end = following
         ends.append(end)
+        following = version.since
     return ends[::-1]
 
 
