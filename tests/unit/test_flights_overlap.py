@@ -1,7 +1,5 @@
 """Runs that are due while another is going, and runs whose workers report how they ended."""
 
-from typing import Any
-
 import msgspec
 import pytest
 
@@ -255,8 +253,16 @@ def test_a_successor_that_finds_nothing_going_lets_the_first_go() -> None:
 REPORTS = msgspec.structs.replace(JOB, delivery=Delivery.CORE, reports=True, overlap=Overlap.SKIP)
 
 
-def report(status: RunStatus = RunStatus.COMPLETED, attempt: int = 1, at: int = 500, **more: Any) -> Report:
-    return Report(status=status, attempt=attempt, finished_at_ms=NOW + at, **more)
+def report(
+    status: RunStatus = RunStatus.COMPLETED,
+    attempt: int = 1,
+    at: int = 500,
+    *,
+    result: str | None = None,
+    error: str | None = None,
+    code: str | None = None,
+) -> Report:
+    return Report(status=status, attempt=attempt, finished_at_ms=NOW + at, result=result, error=error, code=code)
 
 
 def test_a_core_run_whose_worker_reports_is_going_until_the_report() -> None:

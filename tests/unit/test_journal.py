@@ -60,7 +60,18 @@ class Desk:
 
 def runs(*ids: str) -> list[Ready]:
     return [
-        Ready(5, 5, CURSOR, Trigger.SCHEDULE, one, Delivery.CORE, Staged(one.upper(), 1), "a", may_skip=False)
+        Ready(
+            5,
+            5,
+            CURSOR,
+            Trigger.SCHEDULE,
+            one,
+            Delivery.CORE,
+            Staged(one.upper(), 1),
+            "a",
+            guarded=False,
+            tracked=False,
+        )
         for one in ids
     ]
 
@@ -282,7 +293,8 @@ async def test_a_cut_between_messages_and_note_leaves_messages_without_a_note_ne
                 Delivery.CORE,
                 link.stage(Outgoing(name, (), b"")),
                 "a",
-                may_skip=False,
+                guarded=False,
+                tracked=False,
             )
             for name in ("x", "y")
         ]

@@ -12,7 +12,9 @@ CURSOR = Cursor(Entry(Job(id="a"), None, ()), OnceSchedule(0), 0, None)
 
 
 def run(due_ms: int, trigger: Trigger = Trigger.SCHEDULE) -> Ready:
-    return Ready(due_ms, due_ms, CURSOR, trigger, "id", Delivery.CORE, Staged(None, 0), "a", may_skip=False)
+    return Ready(
+        due_ms, due_ms, CURSOR, trigger, "id", Delivery.CORE, Staged(None, 0), "a", guarded=False, tracked=False
+    )
 
 
 def test_without_runs_there_is_nothing_to_say() -> None:

@@ -15,7 +15,9 @@ def cursor() -> Cursor:
 
 def run(due_ms: int, size: int = 10, of: Cursor | None = None) -> Ready:
     staged = Staged(None, size)
-    return Ready(due_ms, due_ms, of or cursor(), Trigger.SCHEDULE, "id", Delivery.CORE, staged, "a", may_skip=False)
+    return Ready(
+        due_ms, due_ms, of or cursor(), Trigger.SCHEDULE, "id", Delivery.CORE, staged, "a", guarded=False, tracked=False
+    )
 
 
 def staged(*runs: Ready) -> Stage:
