@@ -6,7 +6,7 @@ import pytest
 
 from natscron.clock import SystemClock
 from natscron.storage.memory import MemoryCluster, MemoryStorage
-from natscron.testing.conformance import ExecutionStoreChecks, JobStoreChecks, LeaseStoreChecks
+from natscron.testing.conformance import CalendarChecks, ExecutionStoreChecks, JobStoreChecks, LeaseStoreChecks
 
 pytestmark = pytest.mark.anyio
 
@@ -20,6 +20,10 @@ async def storage() -> AsyncIterator[MemoryStorage]:
 
 
 class TestJobs(JobStoreChecks):
+    pass
+
+
+class TestCalendars(CalendarChecks):
     pass
 
 

@@ -6,7 +6,7 @@ from itertools import count
 import pytest
 
 from natscron.storage.nats import NatsStorage, NatsStorageOptions
-from natscron.testing.conformance import ExecutionStoreChecks, JobStoreChecks, LeaseStoreChecks
+from natscron.testing.conformance import CalendarChecks, ExecutionStoreChecks, JobStoreChecks, LeaseStoreChecks
 from natscron.testing.nats import NatsServer
 from natscron.wire.options import ConnectOptions
 
@@ -31,6 +31,10 @@ async def storage(server: NatsServer) -> AsyncIterator[NatsStorage]:
 
 
 class TestJobs(JobStoreChecks):
+    pass
+
+
+class TestCalendars(CalendarChecks):
     pass
 
 
