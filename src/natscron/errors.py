@@ -10,7 +10,8 @@
     │   │   ├── InvalidIntervalError           not a duration, zero, negative, or under the minimum
     │   │   ├── InvalidCronExpressionError     a field, a zone, or an expression that never matches
     │   │   ├── InvalidScheduleTimeError       an instant that is not one
-    │   │   └── UnknownCalendarError           it names a calendar that is not stored
+    │   │   ├── UnknownCalendarError           it names a calendar that is not stored
+    │   │   └── UnknownScheduleKindError       its class is not registered in this process
     │   ├── InvalidCalendarError       a calendar that cannot be read
     │   ├── InvalidSubjectError        reserved, wildcard, malformed or not allowed
     │   └── LimitExceededError         over a configured size or count                             (413)
@@ -56,6 +57,7 @@ __all__ = [
     "StorageUnavailableError",
     "StorageUncertainError",
     "UnknownCalendarError",
+    "UnknownScheduleKindError",
     "ValidationError",
     "WrongRevisionError",
 ]
@@ -103,6 +105,10 @@ class InvalidScheduleTimeError(InvalidScheduleError):
 
 class UnknownCalendarError(InvalidScheduleError):
     """The schedule refers to a calendar that is not stored."""
+
+
+class UnknownScheduleKindError(InvalidScheduleError):
+    """The schedule is of a kind that the application has not registered in this process."""
 
 
 class InvalidCalendarError(ValidationError):

@@ -2,10 +2,11 @@
 
 from natscron.schedule.base import MAX_MS, Schedule
 from natscron.schedule.builders import CronSpec, cron, daily_at, every, once
-from natscron.schedule.compile import Compiled, compile_schedule, resolve_spec
+from natscron.schedule.compile import Compiled, compile_schedule
 from natscron.schedule.describe import describe
 from natscron.schedule.instants import format_instant, parse_instant
 from natscron.schedule.preview import Slot, next_slots, preview
+from natscron.schedule.resolve import resolve_spec
 
 __all__ = [
     "MAX_MS",

@@ -5,7 +5,7 @@ from typing import Final, Protocol
 
 from natscron.errors import InvalidScheduleTimeError
 
-__all__ = ["MAX_MS", "Schedule", "ScheduleBase", "instant_of", "ms_of"]
+__all__ = ["MAX_MS", "Schedule", "ScheduleBase", "Wrapper", "instant_of", "ms_of"]
 
 MAX_MS: Final = 253_402_300_799_999
 """The last instant that exists here: 9999-12-31T23:59:59.999Z, in milliseconds since 1970. The first one is 0."""
@@ -57,6 +57,20 @@ class Schedule(Protocol):
 
     def slot_of(self, due_ms: int) -> int:
         """The slot that is due at ``due_ms``; asked of :attr:`dues`."""
+        ...
+
+    def mark(self, slot_ms: int) -> str:
+        """What a clock change did to a slot: ``moved``, ``repeated`` (its second pass), or nothing: empty."""
+        ...
+
+    @property
+    def failure(self) -> str | None:
+        """Why the last search found nothing although there may be slots: what a user's class did wrong; else None."""
+        ...
+
+    @property
+    def zone_name(self) -> str | None:
+        """The IANA name of the zone whose wall clock the slots follow; None if they follow none, or several."""
         ...
 
     def next_after(self, t: dt.datetime) -> dt.datetime | None:
@@ -119,6 +133,20 @@ class ScheduleBase:
         """The same instant."""
         return due_ms
 
+    def mark(self, slot_ms: int) -> str:  # noqa: ARG002 - for those that follow a wall clock
+        """Empty: no wall clock is followed here."""
+        return ""
+
+    @property
+    def failure(self) -> str | None:
+        """None: nothing fails here."""
+        return None
+
+    @property
+    def zone_name(self) -> str | None:
+        """None: no wall clock is followed here."""
+        return None
+
     def next_after(self, t: dt.datetime) -> dt.datetime | None:
         """The first slot strictly later than ``t``, in UTC, or None."""
         slot = self.next_after_ms(ms_of(t))
@@ -148,3 +176,46 @@ class ScheduleBase:
     def start_at(self) -> dt.datetime | None:
         """None here."""
         return None
+
+
+class Wrapper(ScheduleBase):
+    """A schedule around another one, which says everything that the wrapper does not change."""
+
+    __slots__ = ("inner",)
+
+    def __init__(self, inner: Schedule) -> None:
+        self.inner = inner
+
+    def mark(self, slot_ms: int) -> str:
+        """The inner schedule's."""
+        return self.inner.mark(slot_ms)
+
+    @property
+    def failure(self) -> str | None:
+        """The inner schedule's."""
+        return self.inner.failure
+
+    @property
+    def zone_name(self) -> str | None:
+        """The inner schedule's."""
+        return self.inner.zone_name
+
+    @property
+    def expression(self) -> str | None:
+        """The inner schedule's."""
+        return self.inner.expression
+
+    @property
+    def interval(self) -> dt.timedelta | None:
+        """The inner schedule's."""
+        return self.inner.interval
+
+    @property
+    def run_at(self) -> dt.datetime | None:
+        """The inner schedule's."""
+        return self.inner.run_at
+
+    @property
+    def start_at(self) -> dt.datetime | None:
+        """The inner schedule's."""
+        return self.inner.start_at

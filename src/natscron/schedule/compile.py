@@ -1,261 +1,335 @@
-"""From a schedule as data to one that can be asked. Every rule about what a schedule may say is checked here."""
+"""From a schedule as data to one that can be asked. Every rule about what a schedule may say is checked here.
 
-import re
+From the inside out: each kind of schedule (:mod:`~natscron.schedule.plain`), minus what ``except`` takes away, united,
+with the slot of ``run_at_start``, cut by the bounds, and delayed by the jitter. What depends on neither the job's id
+nor its creation is compiled once for all jobs that say the same.
+"""
+
+from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from natscron.durations import format_duration, parse_duration
+import msgspec
+
+from natscron.durations import parse_duration_ms
 from natscron.errors import (
-    InvalidCronExpressionError,
-    InvalidIntervalError,
+    InvalidCalendarError,
     InvalidScheduleError,
     InvalidScheduleTimeError,
+    UnknownCalendarError,
     ValidationError,
 )
-from natscron.model import ScheduleSpec
+from natscron.model import CalendarSpec, ScheduleSpec
 from natscron.schedule.base import MAX_MS, Schedule
-from natscron.schedule.cron import CronSchedule, Fold, Gap, ZonedCronSchedule
-from natscron.schedule.days import NEVER, day_set
-from natscron.schedule.fields import parse_fields
+from natscron.schedule.bounds import BoundedSchedule
+from natscron.schedule.exclusion import UNITS, Exclusion, Meter, Taken, taken_by_calendar, taken_by_schedule
 from natscron.schedule.instants import format_instant, resolve_instant
-from natscron.schedule.interval import IntervalSchedule
-from natscron.schedule.once import OnceSchedule, WithStart
-from natscron.schedule.pattern import Pattern
-from natscron.schedule.zones import zone_named
+from natscron.schedule.jitter import JitteredSchedule
+from natscron.schedule.once import WithStart
+from natscron.schedule.plain import (
+    DEFAULT_MIN_INTERVAL_NS,
+    HASHED,
+    MAX_EXPRESSION,
+    Compiled,
+    Context,
+    check_words,
+    compile_plain,
+    kind_of,
+    shown,
+    zone_of,
+)
+from natscron.schedule.union import UnionSchedule
 
-__all__ = ["DEFAULT_MIN_INTERVAL_NS", "MAX_EXPRESSION", "Compiled", "compile_schedule", "resolve_spec"]
+__all__ = [
+    "DEFAULT_MIN_INTERVAL_NS",
+    "MAX_EXPRESSION",
+    "MAX_JITTER_MS",
+    "MAX_MEMBERS",
+    "MAX_RUNS",
+    "NO_CALENDARS",
+    "Compiled",
+    "check_max_runs",
+    "compile_metered",
+    "compile_schedule",
+    "inherited",
+]
 
-DEFAULT_MIN_INTERVAL_NS: Final = 10_000_000
-MAX_EXPRESSION: Final = 1024
-"""Characters of the longest cron expression that is looked at."""
+MAX_MEMBERS: Final = 16
+"""Schedules in ``any``, and again in ``except``."""
+MAX_RUNS: Final = 10_000
+"""The most that ``max_runs`` counts."""
+MAX_JITTER_MS: Final = 86_400_000
+"""The longest ``jitter``, in milliseconds: 24 hours."""
 
-_MS: Final = 1_000_000
-_SECOND: Final = 1_000_000_000
-_MAX_SHOWN: Final = 64
-_UTC_NAMES: Final = frozenset({"", "UTC", "Etc/UTC", "Zulu", "Etc/Zulu", "GMT", "Etc/GMT"})
-_PREFIX: Final = re.compile(r"(?:CRON_)?TZ=(\S*)(?:\s+(.*))?", re.DOTALL)
-_HASHED: Final = re.compile(r"(?<![A-Za-z])H(?![A-Za-z])|~")  # not the H of THU, which all jobs can share
-_ALIASES: Final = {
-    "@yearly": "0 0 1 1 *",
-    "@annually": "0 0 1 1 *",
-    "@monthly": "0 0 1 * *",
-    "@weekly": "0 0 * * 0",
-    "@daily": "0 0 * * *",
-    "@midnight": "0 0 * * *",
-    "@hourly": "0 * * * *",
-}
-_EVERY: Final = "@every "
-_LAYOUT: Final = "minute hour day-of-month month day-of-week; a sixth field, the seconds, comes first"
-_FIELD_COUNTS: Final = (5, 6)
-_FIRST_DAY: Final = 10_957  # 2000-01-01; 50 years from there hold every shape of month, 29 February on each weekday too
-_SPACING_SLOTS: Final = 500
+NO_CALENDARS: Final[Mapping[str, CalendarSpec]] = MappingProxyType({})
+
+_PROBED_FROM: Final = 1_767_225_600_000  # 2026-01-01: where the zones' tables are needed anyway
+_PROBES_APART: Final = 17_323_200_000  # 200 days and a half: another season, weekday and time of day
+_FEWEST_STEPS: Final = 4
+_BESIDE_KIND: Final = frozenset({"tz", "dst_gap", "dst_fold", "start_at", "config"})
+_OF_KINDS: Final = frozenset({"every", "cron", "at", "rrule", "solar", "kind"})
+_DEFAULT: Final = ScheduleSpec()
 
 
-class Compiled(NamedTuple):
-    """A schedule, and what its author should know about it."""
+def _given(spec: ScheduleSpec) -> set[str]:
+    """The fields that say something."""
+    return {name for name in spec.__struct_fields__ if getattr(spec, name) != getattr(_DEFAULT, name)}
+
+
+def inherited(member: ScheduleSpec, whole: ScheduleSpec) -> ScheduleSpec:
+    """A member of ``any`` or ``except`` with the zone and the rules that it leaves to the whole."""
+    kind = kind_of(member)[0]
+    if kind not in {"cron", "rrule"}:
+        return member
+    tz = member.tz or (None if kind == "cron" and zone_of(member) else zone_of(whole))
+    gap, fold = member.dst_gap or whole.dst_gap, member.dst_fold or whole.dst_fold
+    if (tz, gap, fold) == (member.tz, member.dst_gap, member.dst_fold):
+        return member
+    return msgspec.structs.replace(member, tz=tz, dst_gap=gap, dst_fold=fold)
+
+
+def _compile_member(member: ScheduleSpec, whole: ScheduleSpec, context: Context, place: str) -> Compiled:
+    try:
+        kind_of(member)
+        if wrong := sorted(_given(member) - _BESIDE_KIND - _OF_KINDS):
+            name = wrong[0].rstrip("_")
+            where = "within except only, as its own entry" if name == "calendar" else "for the whole schedule, outside"
+            raise InvalidScheduleError(f"'{name}' cannot stand here: give it {where}")  # noqa: TRY301 - gets its place
+        compiled = compile_plain(inherited(member, whole), context)
+    except InvalidScheduleError as error:
+        raise type(error)(f"{place}: {error}") from None
+    return compiled._replace(warnings=tuple(f"{place}: {warning}" for warning in compiled.warnings))
+
+
+def _compile_calendar(item: ScheduleSpec, calendars: Mapping[str, CalendarSpec], place: str) -> Taken:
+    name = item.calendar or ""
+    if wrong := sorted(_given(item) - {"calendar"}):
+        raise InvalidScheduleError(
+            f"{place}: '{wrong[0].rstrip('_')}' cannot stand beside 'calendar': a calendar has its own zone and rules"
+        )
+    spec = calendars.get(name)
+    if spec is None:
+        raise UnknownCalendarError(f"{place}: there is no calendar '{shown(name)}': store it first")
+    from natscron.schedule.calendar import compile_calendar  # noqa: PLC0415 - most schedules need none
+
+    try:
+        return taken_by_calendar(compile_calendar(spec))
+    except InvalidCalendarError as error:
+        raise InvalidScheduleError(f"{place}: calendar '{shown(name)}': {error}") from None
+
+
+def _few(name: str, members: tuple[ScheduleSpec, ...]) -> None:
+    if len(members) > MAX_MEMBERS:
+        raise InvalidScheduleError(f"'{name}' has {len(members)} entries: at most {MAX_MEMBERS}")
+
+
+class _Core(NamedTuple):
+    """A schedule without what is wrapped around it."""
 
     schedule: Schedule
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...]
+    calendars: tuple[Taken, ...] = ()
+    """Of ``except``."""
+    taken: tuple[Schedule, ...] = ()
+    """Of ``except`` as well."""
 
-
-def _shown(text: str) -> str:
-    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
-
-
-def _rule(kind: type[Gap] | type[Fold], name: str, value: str | None) -> None:
-    if value is not None and value not in list(kind):
-        raise InvalidScheduleError(f"{name} '{_shown(value)}' is not known: use one of {', '.join(kind)}")
-
-
-@lru_cache(maxsize=8192)
-def _cron(expression: str, zone_name: str, gap: str | None, fold: str | None, seed: str, lenient: bool) -> Compiled:  # noqa: FBT001, PLR0913, PLR0917 - the cache keys on positions
-    """The shared schedule of equal settings; ``seed`` is empty unless the expression hashes it."""
-    texts = _ALIASES.get(expression.lower(), expression).split()
-    if not texts:
-        raise ValidationError(f"empty spec string (expected {_LAYOUT})")
-    if texts[0].startswith("@"):
-        raise ValidationError(f"unrecognized descriptor: {_shown(expression)} (known: {' '.join(_ALIASES)} @every)")
-    if len(texts) not in _FIELD_COUNTS:
-        raise ValidationError(
-            f"expected exactly 5 fields, found {len(texts)}: [{_shown(' '.join(texts))}] (or 6; {_LAYOUT})"
+    def takes_away(self, slot_ms: int) -> bool:
+        """Whether ``except`` takes this instant."""
+        return any(calendar.until(slot_ms) is not None for calendar in self.calendars) or any(
+            schedule.last_at_or_before_ms(slot_ms) == slot_ms for schedule in self.taken
         )
-    fields, warnings = parse_fields(texts, seed=seed, lenient=lenient)
-    if day_set(fields.days).on_or_after(_FIRST_DAY) == NEVER:
-        raise ValidationError("it never matches: no such day comes within 50 years; check day of month and month")
-    pattern = Pattern(fields.seconds, fields.minutes, fields.hours, fields.days)
-    if zone_name in _UTC_NAMES:
-        return Compiled(CronSchedule(expression, pattern), tuple(warnings))
-    by_class = (Gap.SKIP, Fold.BOTH) if fields.by_instant else (Gap.RUN_AFTER, Fold.FIRST)
-    schedule = ZonedCronSchedule(
-        expression,
-        pattern,
-        zone_named(zone_name),
-        Gap(gap) if gap else by_class[0],
-        Fold(fold) if fold else by_class[1],
+
+
+def _members(spec: ScheduleSpec, context: Context) -> list[Compiled]:
+    """The schedules that are united; one unless there is an ``any``."""
+    kind = kind_of(spec)[0]
+    if kind == "calendar":
+        raise InvalidScheduleError("'calendar' stands within 'except' only: it says when not to run")
+    if kind != "any":
+        return [compile_plain(spec, context)]
+    check_words(spec)
+    for name in ("start_at", "config"):
+        if getattr(spec, name):
+            raise InvalidScheduleError(f"'{name}' belongs to a member of 'any': move it there")
+    _few("any", spec.any)
+    return [_compile_member(member, spec, context, f"any[{i}]") for i, member in enumerate(spec.any)]
+
+
+def _build(
+    spec: ScheduleSpec, context: Context, calendars: Mapping[str, CalendarSpec], meter: Meter | None = None
+) -> _Core:
+    """The kind or the union, minus ``except``."""
+    members = _members(spec, context)
+    warnings = [warning for member in members for warning in member.warnings]
+    schedules: list[Schedule] = [member.schedule for member in members]
+    _few("except", spec.except_)
+    windows: list[Taken] = []
+    taken: list[Schedule] = []
+    for i, item in enumerate(spec.except_):
+        if item.calendar:
+            windows.append(_compile_calendar(item, calendars, f"except[{i}]"))
+        else:
+            taken.append(_compile_member(item, spec, context, f"except[{i}]").schedule)
+    if spec.except_:
+        units = max(UNITS // len(schedules), _FEWEST_STEPS * (1 + len(spec.except_)))
+        cut = []
+        for schedule in schedules:
+            takes = (*windows, *(taken_by_schedule(item, schedule) for item in taken))
+            cut.append(Exclusion(schedule, takes, units=units, meter=meter))
+        warnings += _probed(cut, units // 2)
+        schedules = list(cut)
+    schedule = schedules[0] if len(schedules) == 1 else UnionSchedule(tuple(schedules))
+    return _Core(schedule, tuple(warnings), tuple(windows), tuple(taken))
+
+
+def _probed(cut: list[Exclusion], units: int) -> list[str]:
+    """Refuse an exclusion that leaves nothing, or that takes too long to find out what it leaves."""
+    total = UNITS
+    empty = []
+    for i, exclusion in enumerate(cut):
+        place = f"any[{i}]" if len(cut) > 1 else "the schedule"
+        found = False
+        for probe in range(3):
+            if total <= 0 and probe:
+                break
+            search = exclusion.search_before if probe == 2 else exclusion.search_after  # noqa: PLR2004 - the last
+            slot, left = search(_PROBED_FROM + probe * _PROBES_APART, units)
+            if left < 0:
+                raise InvalidScheduleError(
+                    f"'except' takes away so many slots of {place} in a row that finding one that is left takes too "
+                    "long: use a schedule that has fewer slots, or a calendar, which takes away whole spans"
+                )
+            found = found or slot is not None
+            total -= units - left
+        if not found:
+            empty.append(i)
+    if len(empty) == len(cut):
+        raise InvalidScheduleError("it never runs: 'except' takes away every slot within 50 years")
+    return [f"any[{i}] never runs: 'except' takes away every slot of it" for i in empty]
+
+
+@lru_cache(maxsize=4096)
+def _shared_core(spec: ScheduleSpec, context: Context, calendars: tuple[tuple[str, CalendarSpec], ...]) -> _Core:
+    return _build(spec, context, dict(calendars))
+
+
+def _same_for_all(spec: ScheduleSpec) -> bool:
+    """Whether it means the same for every job: nothing counts from the creation, nothing hashes the id."""
+    for part in (spec, *spec.any, *spec.except_):
+        if part.kind or (part.cron and HASHED.search(part.cron)):
+            return False
+        if (part.rrule or part.every) and not part.start_at:
+            return False
+        if any(text and text.lstrip().startswith("in") for text in (part.at, part.start_at)):
+            return False
+        if part.cron and kind_of(part)[0] == "every":
+            return False
+    return True
+
+
+def _core(spec: ScheduleSpec, context: Context, calendars: Mapping[str, CalendarSpec], meter: Meter | None) -> _Core:
+    if meter is not None or not (spec.any or spec.except_) or not _same_for_all(spec):
+        return _build(spec, context, calendars, meter)
+    named = tuple((name, calendars[name]) for item in spec.except_ if (name := item.calendar) and name in calendars)
+    core = msgspec.structs.replace(
+        spec, run_at_start=False, not_before=None, not_after=None, max_runs=None, last_slot=None, jitter=None
     )
-    return Compiled(schedule, tuple(warnings))
+    return _shared_core(core, context._replace(anchor_ms=0, seed=""), named)
 
 
-def _split_zone(text: str, tz: str | None) -> tuple[str, str]:
-    """The fields and the zone of an expression that may begin with ``CRON_TZ=Zone `` or ``TZ=Zone ``."""
-    if len(text) > MAX_EXPRESSION:
-        raise ValidationError(f"longer than {MAX_EXPRESSION} characters")
-    found = _PREFIX.fullmatch(text)
-    if found is None:
-        return text, tz or ""
-    zone, fields = found.groups()
-    if not fields:
-        raise ValidationError(f"the zone prefix stands alone: the fields follow it, as in '{_shown(text)} 0 9 * * *'")
-    if tz is not None and tz != zone:
-        raise ValidationError(f"the prefix says zone '{_shown(zone)}' and tz says '{_shown(tz)}': give one")
-    if zone not in _UTC_NAMES:
-        try:
-            zone_named(zone)
-        except ValidationError as error:
-            raise ValidationError(f"provided bad location {_shown(zone)}: {error}") from None
-    return fields, zone
-
-
-def _spaced(schedule: Schedule, min_interval_ns: int) -> None:
-    """Refuse cron slots that lie closer together than the minimum; only minimums over a second can be broken."""
-    if min_interval_ns <= _SECOND:
-        return
-    slot = schedule.next_after_ms(_FIRST_DAY * 86_400_000)
-    for _ in range(_SPACING_SLOTS):
-        following = None if slot is None else schedule.next_after_ms(slot)
-        if slot is None or following is None:
-            return
-        if (following - slot) * _MS < min_interval_ns:
-            raise ValidationError(
-                f"its slots come {format_duration((following - slot) * _MS, short=True)} apart, "
-                f"below the minimum of {format_duration(min_interval_ns, short=True)}"
+def _bounds(spec: ScheduleSpec, anchor_ms: int) -> tuple[int, int] | None:
+    """The first and last instant at which slots count; None if nothing bounds them."""
+    if spec.not_before is None and spec.not_after is None and spec.last_slot is None:
+        return None
+    first, last = 0, MAX_MS
+    if spec.not_before is not None:
+        first = _instant("not_before", spec.not_before, anchor_ms)
+    if spec.not_after is not None:
+        last = _instant("not_after", spec.not_after, anchor_ms)
+        if last < first:
+            raise InvalidScheduleError(
+                f"not_after {format_instant(last)} lies before not_before {format_instant(first)}: no slot is left"
             )
-        slot = following
+    if spec.last_slot is not None:
+        last = min(last, _instant("last_slot", spec.last_slot, anchor_ms))
+    return first, last
 
 
-def _compile_cron(spec: ScheduleSpec, text: str, seed: str, min_interval_ns: int, *, lenient: bool) -> Compiled:
+def _instant(name: str, text: str, anchor_ms: int) -> int:
     try:
-        expression, zone = _split_zone(text, spec.tz or None)
-        hashed = seed if _HASHED.search(expression) else ""
-        compiled = _cron(expression, zone, spec.dst_gap, spec.dst_fold, hashed, lenient)
-        _spaced(compiled.schedule, min_interval_ns)
-    except ValidationError as error:
-        raise InvalidCronExpressionError(f"invalid cron expression '{_shown(text)}': {error}") from None
-    return compiled
+        return resolve_instant(text, anchor_ms)
+    except InvalidScheduleTimeError as error:
+        raise InvalidScheduleTimeError(f"{name}: {error}") from None
 
 
-def _interval(text: str, min_interval_ns: int) -> int:
-    """The interval in nanoseconds; the errors lack only the text they are about."""
-    interval_ns = parse_duration(text)
-    if interval_ns <= 0:
-        raise ValidationError("the interval must be greater than 0")
-    least = max(min_interval_ns, _MS)
-    if interval_ns < least:
-        raise ValidationError(f"the interval is below the minimum of {format_duration(least, short=True)}")
-    return interval_ns
+def _bounded(schedule: Schedule, first: int, last: int) -> Schedule:
+    bounded = BoundedSchedule(schedule, first, last)
+    slot = bounded.next_after_ms(_PROBED_FROM - 1)
+    if slot is None and bounded.last_at_or_before_ms(_PROBED_FROM) is None and bounded.failure is None:
+        raise InvalidScheduleError(
+            f"it never runs: it has no slot from {format_instant(first)} to {format_instant(last)} within 50 years"
+        )
+    return bounded
 
 
-def _compile_every(spec: ScheduleSpec, text: str, anchor_ms: int, min_interval_ns: int) -> Schedule:
+def _jitter_ms(text: str) -> int:
     try:
-        interval_ns = _interval(text, min_interval_ns)
+        jitter_ms = parse_duration_ms(text)
     except ValidationError as error:
-        raise InvalidIntervalError(f"invalid duration '{_shown(text)}': {error} (such as 30s, 5m or 1h30m)") from None
-    if not spec.start_at:
-        return IntervalSchedule(interval_ns, anchor_ms, first=0 if spec.run_at_start else 1, explicit=False)
-    schedule = IntervalSchedule(interval_ns, resolve_instant(spec.start_at, anchor_ms), first=0, explicit=True)
-    return WithStart(schedule, anchor_ms) if spec.run_at_start else schedule
+        raise InvalidScheduleError(f"jitter '{shown(text)}': {error} (such as 30s or 5m)") from None
+    if not 0 < jitter_ms <= MAX_JITTER_MS:
+        raise InvalidScheduleError(f"jitter '{shown(text)}' is not above 0 and at most 24h: leave it out for none")
+    return jitter_ms
 
 
-def _checked(spec: ScheduleSpec, anchor_ms: int) -> None:
-    """What can be said of a schedule whatever its kind."""
-    _rule(Gap, "dst_gap", spec.dst_gap)
-    _rule(Fold, "dst_fold", spec.dst_fold)
-    if not 0 <= anchor_ms <= MAX_MS:
-        raise InvalidScheduleTimeError(f"the anchor {anchor_ms} ms lies outside the years 1970 to 9999")
-    if spec.tz and spec.tz not in _UTC_NAMES:
-        try:
-            zone_named(spec.tz)
-        except ValidationError as error:
-            raise InvalidScheduleError(f"{error}: tz takes an IANA name such as Europe/Berlin") from None
+def check_max_runs(spec: ScheduleSpec) -> None:
+    """Raises InvalidScheduleError if ``max_runs`` is out of bounds."""
+    if spec.max_runs is not None and not 1 <= spec.max_runs <= MAX_RUNS:
+        raise InvalidScheduleError(f"max_runs {spec.max_runs} is not within 1 to {MAX_RUNS}: leave it out for no limit")
 
 
-def _only(spec: ScheduleSpec) -> tuple[str, str]:
-    """The one of ``every``, ``cron`` and ``at`` that is given, and its text; empty text counts as not given.
-
-    An alias says by itself which of the first two it is.
-    """
-    given = [(name, text) for name in ("every", "cron", "at") if (text := getattr(spec, name))]
-    if not given:
-        raise InvalidScheduleError("schedule must specify either 'every' or 'cron' (or 'at')")
-    if len(given) > 1:
-        names = [f"'{name}'" for name, _ in given]
-        rest = f" (and {names[2]})" if len(names) > 2 else ""  # noqa: PLR2004 - three can be given
-        raise InvalidScheduleError(f"schedule cannot specify both {names[0]} and {names[1]}{rest}: give exactly one")
-    name, text = given[0]
-    if name == "at":
-        return name, text
-    text = text.strip()
-    prefixed = _PREFIX.fullmatch(text)
-    alias = prefixed[2] or "" if prefixed else text  # an interval is the same in every zone
-    if alias[: len(_EVERY)].lower() == _EVERY:
-        return "every", alias[len(_EVERY) :].strip()
-    return "cron" if alias.startswith("@") else name, text
-
-
-def compile_schedule(
+def compile_schedule(  # noqa: PLR0913 - what a schedule depends on, each by its name
     spec: ScheduleSpec,
     *,
     anchor_ms: int,
     seed: str = "",
     min_interval_ns: int = DEFAULT_MIN_INTERVAL_NS,
     lenient: bool = False,
+    calendars: Mapping[str, CalendarSpec] = NO_CALENDARS,
 ) -> Compiled:
-    """Compile a schedule; equal cron settings share one object.
+    """Compile a schedule; what says the same for every job is one object for all of them.
 
     ``anchor_ms``: the job's creation, what an interval counts from unless ``start_at`` is given. ``seed``: the job's
-    id, hashed by ``H`` and ``~``. ``min_interval_ns``: the shortest interval taken (default 10 ms, at least 1 ms).
-    ``lenient``: the row was stored by the Go version; its parser's oddities are taken with a warning.
+    id, hashed by ``H``, ``~`` and ``jitter``. ``min_interval_ns``: the shortest interval taken (default 10 ms, at
+    least 1 ms). ``lenient``: the row was stored by the Go version; its parser's oddities are taken with a warning.
+    ``calendars``: the stored ones that ``except`` can name. ``max_runs`` counts once :func:`resolve_spec` has turned
+    it into ``last_slot``.
 
     Raises the subclass of :class:`~natscron.errors.InvalidScheduleError` that fits, saying what is wrong and what
-    would be right; in both modes also for what can never fire.
+    would be right; in both modes also for what can never fire, and
+    :class:`~natscron.errors.UnknownCalendarError` for a calendar that is not among them.
     """
-    _checked(spec, anchor_ms)
-    name, text = _only(spec)
-    if spec.start_at and name != "every":
-        raise InvalidScheduleError(f"start_at anchors an interval: it goes with 'every', not with '{name}'")
-    if name == "cron":
-        compiled = _compile_cron(spec, text, seed, min_interval_ns, lenient=lenient)
-    else:
-        idle = (
-            ("dst_gap and dst_fold are about cron expressions: they change nothing here",)
-            if spec.dst_gap or spec.dst_fold
-            else ()
-        )
-        if name == "every":
-            return Compiled(_compile_every(spec, text, anchor_ms, min_interval_ns), idle)
-        compiled = Compiled(OnceSchedule(resolve_instant(text, anchor_ms)), idle)
-    if spec.run_at_start:
-        return compiled._replace(schedule=WithStart(compiled.schedule, anchor_ms))
-    return compiled
+    return compile_metered(spec, Context(anchor_ms, seed, min_interval_ns, lenient), calendars, None)
 
 
-def resolve_spec(spec: ScheduleSpec, now_ms: int) -> ScheduleSpec:
-    """The schedule as it is stored: ``in 5m`` becomes an instant counted from ``now_ms``, instants become UTC text.
-
-    The same object comes back if there is nothing to change. Raises
-    :class:`~natscron.errors.InvalidScheduleTimeError` for what is not an instant.
-    """
-    at = format_instant(resolve_instant(spec.at, now_ms)) if spec.at else spec.at
-    start_at = format_instant(resolve_instant(spec.start_at, now_ms)) if spec.start_at else spec.start_at
-    if at == spec.at and start_at == spec.start_at:
-        return spec
-    return ScheduleSpec(
-        every=spec.every,
-        cron=spec.cron,
-        at=at,
-        tz=spec.tz,
-        start_at=start_at,
-        run_at_start=spec.run_at_start,
-        dst_gap=spec.dst_gap,
-        dst_fold=spec.dst_fold,
-    )
+def compile_metered(
+    spec: ScheduleSpec, context: Context, calendars: Mapping[str, CalendarSpec], meter: Meter | None
+) -> Compiled:
+    """As :func:`compile_schedule`; the schedule's exclusions draw on ``meter`` as well."""
+    anchor_ms = context.anchor_ms
+    if not 0 <= anchor_ms <= MAX_MS:
+        raise InvalidScheduleTimeError(f"the anchor {anchor_ms} ms lies outside the years 1970 to 9999")
+    check_max_runs(spec)
+    bounds = _bounds(spec, anchor_ms)
+    jitter_ms = _jitter_ms(spec.jitter) if spec.jitter is not None else 0
+    core = _core(spec, context, calendars, meter)
+    schedule = core.schedule
+    counted = not spec.start_at and not spec.any and kind_of(spec)[0] == "every"  # its anchor is a slot already
+    if spec.run_at_start and not counted and not core.takes_away(anchor_ms):
+        schedule = WithStart(schedule, anchor_ms)
+    if bounds is not None:
+        schedule = _bounded(schedule, *bounds)
+    if jitter_ms:
+        schedule = JitteredSchedule(schedule, jitter_ms, context.seed)
+    return Compiled(schedule, core.warnings)

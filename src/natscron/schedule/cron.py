@@ -12,13 +12,14 @@ The result is always strictly later than the start: every candidate is compared 
 
 from bisect import bisect_right
 from enum import StrEnum
+from typing import NamedTuple
 
 from natscron.schedule.base import MAX_MS, ScheduleBase
 from natscron.schedule.days import NEVER
 from natscron.schedule.pattern import Pattern
 from natscron.schedule.zones import HORIZON, MARGIN, PERIOD, REPEATS_FROM, Zone
 
-__all__ = ["CronSchedule", "Fold", "Gap", "ZonedCronSchedule"]
+__all__ = ["CronSchedule", "Fold", "Gap", "Stretch", "ZonedCronSchedule"]
 
 _MAX_S = MAX_MS // 1000
 _BOUND = 50 * 366 * 86_400  # the search bound of 50 years, in seconds
@@ -38,6 +39,19 @@ class Fold(StrEnum):
     FIRST = "first"
     LAST = "last"
     BOTH = "both"
+
+
+class Stretch(NamedTuple):
+    """A time in which a cron schedule follows its pattern at one offset, in seconds since 1970 UTC."""
+
+    offset: int
+    """Seconds east of UTC."""
+    start: int
+    """Its first second."""
+    end: int
+    """The first second after it."""
+    by_pattern: bool
+    """There are no slots beside those of the pattern, but perhaps a moved one at ``start``."""
 
 
 class CronSchedule(ScheduleBase):
@@ -77,6 +91,10 @@ class CronSchedule(ScheduleBase):
     def _count(self, start: int, end: int) -> int:
         """How many slots lie in [start, end), in seconds."""
         return self.pattern.count(start, end)
+
+    def stretch(self, second: int) -> Stretch:  # noqa: ARG002 - there is only one
+        """The stretch around an instant, in seconds."""
+        return Stretch(0, -1, _MAX_S + 1, by_pattern=True)
 
 
 class ZonedCronSchedule(CronSchedule):
@@ -261,6 +279,33 @@ class ZonedCronSchedule(CronSchedule):
             found += pattern.before(shifted) != shifted
             wall = pattern.after(wall)
         return found
+
+    def stretch(self, second: int) -> Stretch:
+        """The stretch around an instant, in seconds; it ends where the offset changes or a fold is over."""
+        folded = 0
+        if second >= REPEATS_FROM + PERIOD:
+            folded = (second - REPEATS_FROM) // PERIOD * PERIOD
+        second -= folded
+        table = self.zone.table
+        if not table.safe_from <= second < table.safe_until:
+            table = self.zone.around(second)
+        changes, offsets = table.at, table.offset
+        i = bisect_right(changes, second)
+        offset = offsets[i]
+        start, end = (changes[i - 1] if i else table.start), (changes[i] if i < len(changes) else table.end)
+        cuts, by_pattern = [], True
+        if i and offsets[i - 1] != offset:
+            cut = changes[i - 1] + abs(offsets[i - 1] - offset)  # a fold's second pass ends here, a gap's shift as well
+            by_pattern = second >= cut or (self.gap is not Gap.SHIFT if offsets[i - 1] < offset else True)
+            cuts.append(cut)
+        if i < len(changes) and offsets[i + 1] < offset:
+            cuts.append(changes[i] - (offset - offsets[i + 1]))  # a fold's first pass begins here
+        for cut in cuts:
+            if second >= cut:
+                start = max(start, cut)
+            else:
+                end = min(end, cut)
+        return Stretch(offset, start + folded, end + folded, by_pattern)
 
     def mark(self, slot_ms: int) -> str:
         """``moved`` if a clock change moved this slot, ``repeated`` if it is a slot's second pass, else empty."""

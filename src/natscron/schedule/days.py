@@ -9,7 +9,7 @@ import datetime as dt
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-__all__ = ["NEVER", "DayFields", "DaySet", "day_set"]
+__all__ = ["NEVER", "DayDifference", "DayFields", "DaySet", "day_set"]
 
 NEVER: Final = 1 << 62
 """Stands for a day or a wall second that does not come; negated, for one that never was."""
@@ -106,8 +106,11 @@ class DaySet:
         shape = (length - _SHORTEST) * 7 + first
         mask = self._masks[shape]
         if mask is None:
-            mask = self._masks[shape] = _month_mask(self.fields, length, first)
+            mask = self._masks[shape] = self._make(length, first)
         return mask
+
+    def _make(self, length: int, first: int) -> int:
+        return _month_mask(self.fields, length, first)
 
     def on_or_after(self, day: int) -> int:
         """The first matching day not before ``day``; :data:`NEVER` if there is none within 50 years."""
@@ -178,6 +181,20 @@ class DaySet:
                 found += (days & (1 << min(end, first + length) - start) - 1).bit_count()
             start = first + length
         return found
+
+
+class DayDifference(DaySet):
+    """The days that ``fields`` match and ``taken`` do not, in the months that both have."""
+
+    __slots__ = ("_taken",)
+
+    def __init__(self, fields: DayFields, taken: DayFields) -> None:
+        super().__init__(fields._replace(month=fields.month & taken.month))
+        self._taken = taken
+        self.every_day = False
+
+    def _make(self, length: int, first: int) -> int:
+        return _month_mask(self.fields, length, first) & ~_month_mask(self._taken, length, first)
 
 
 @lru_cache(maxsize=1024)

@@ -2,7 +2,7 @@
 
 import datetime as dt
 
-from natscron.schedule.base import Schedule, ScheduleBase, instant_of
+from natscron.schedule.base import Schedule, ScheduleBase, Wrapper, instant_of
 
 __all__ = ["OnceSchedule", "WithStart"]
 
@@ -29,13 +29,13 @@ class OnceSchedule(ScheduleBase):
         return instant_of(self.at_ms)
 
 
-class WithStart(ScheduleBase):
+class WithStart(Wrapper):
     """``inner`` and one slot more, at ``start_ms``. A slot that both have is one."""
 
-    __slots__ = ("inner", "start_ms")
+    __slots__ = ("start_ms",)
 
     def __init__(self, inner: Schedule, start_ms: int) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.start_ms = start_ms
 
     def next_after_ms(self, t_ms: int) -> int | None:
@@ -52,29 +52,13 @@ class WithStart(ScheduleBase):
             return self.start_ms
         return slot
 
+    def mark(self, slot_ms: int) -> str:
+        """The inner schedule's, for its own slots."""
+        return self.inner.mark(slot_ms) if self.inner.last_at_or_before_ms(slot_ms) == slot_ms else ""
+
     def count(self, after_ms: int, until_ms: int, cap: int) -> int:
         """How many slots lie in (after_ms, until_ms], at most ``cap``."""
         found = self.inner.count(after_ms, until_ms, cap)
         if after_ms < self.start_ms <= until_ms and self.inner.last_at_or_before_ms(self.start_ms) != self.start_ms:
             found += 1
         return max(0, min(found, cap))
-
-    @property
-    def expression(self) -> str | None:
-        """The inner schedule's."""
-        return self.inner.expression
-
-    @property
-    def interval(self) -> dt.timedelta | None:
-        """The inner schedule's."""
-        return self.inner.interval
-
-    @property
-    def run_at(self) -> dt.datetime | None:
-        """The inner schedule's."""
-        return self.inner.run_at
-
-    @property
-    def start_at(self) -> dt.datetime | None:
-        """The inner schedule's."""
-        return self.inner.start_at

@@ -4,7 +4,7 @@ A wall second is counted from 1970-01-01T00:00:00 on the wall (it equals the ins
 time field is a bit mask, so that "the next minute that matches" is a shift and a look at the lowest bit.
 """
 
-from natscron.schedule.days import NEVER, DayFields, day_set
+from natscron.schedule.days import NEVER, DayFields, DaySet, day_set
 
 __all__ = ["Pattern"]
 
@@ -32,11 +32,11 @@ class Pattern:
         "seconds",
     )
 
-    def __init__(self, seconds: int, minutes: int, hours: int, days: DayFields) -> None:
+    def __init__(self, seconds: int, minutes: int, hours: int, days: DayFields | DaySet) -> None:
         self.seconds = seconds
         self.minutes = minutes
         self.hours = hours
-        self._days = day_set(days)
+        self._days = days if isinstance(days, DaySet) else day_set(days)
         self._every_day = self._days.every_day
         self._first_second = _lowest(seconds)
         self._last_second = seconds.bit_length() - 1
