@@ -12,7 +12,7 @@ import rich_click as click
 from click.shell_completion import get_completion_class
 
 from natscron import __version__
-from natscron.cli import control, history, read, service, write
+from natscron.cli import control, explain, history, read, service, simulate, write
 from natscron.cli.output import Output
 from natscron.cli.session import Session, connection_options, examples
 from natscron.errors import NatscronError
@@ -31,7 +31,7 @@ _SETTINGS: Final[dict[str, Any]] = {
 
 @click.group(context_settings=_SETTINGS)
 @click.command_panel("Jobs", commands=["add", "create", "update", "get", "list", "delete"])
-@click.command_panel("Runs", commands=["pause", "resume", "trigger", "next", "runs", "watch"])
+@click.command_panel("Runs", commands=["pause", "resume", "trigger", "next", "runs", "watch", "explain", "simulate"])
 @click.command_panel("Service", commands=["status", "health", "server", "dev"])
 @click.command_panel("This program", commands=["version", "completion", "help"])
 @click.version_option(__version__, prog_name=_NAME, message="%(prog)s %(version)s")
@@ -119,6 +119,8 @@ for _command in (
     read.next_,
     history.runs,
     history.watch,
+    explain.explain,
+    simulate.simulate,
     service.status,
     service.health,
     service.server,
