@@ -152,6 +152,7 @@ def test_a_pause_does_not_end_at_what_is_no_instant_to_come(text: str) -> None:
 @given(specs())
 def test_every_schedule_survives_json(spec: ScheduleSpec) -> None:
     shown = job_to_json(Job(id="a", schedule=spec))
+    assert msgspec.json.decode(msgspec.json.encode(shown)) == shown
     assert parse_job(msgspec.json.encode(shown)).job.schedule == spec
 
 

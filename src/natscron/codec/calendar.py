@@ -189,7 +189,10 @@ def read_spec(value: Mapping[str, JSON], where: str) -> CalendarSpec:
 
 def calendar_to_json(calendar: Calendar) -> dict[str, Any]:
     """Name and content as the API shows them; :func:`parse_calendar` reads it back. Defaults are left out."""
-    content: dict[str, Any] = msgspec.to_builtins(calendar.spec, builtin_types=())
+    content: dict[str, Any] = msgspec.to_builtins(calendar.spec)
+    for name in ("dates", "weekly"):
+        if name in content:
+            content[name] = list(content[name])
     return {"name": calendar.name, **content}
 
 

@@ -141,6 +141,9 @@ _OTHERS: Final[dict[str, Callable[[JSON, str], Any]]] = {
 def schedule_json(spec: ScheduleSpec) -> dict[str, Any]:
     """The fields that are set, the Go version's first."""
     found: dict[str, Any] = msgspec.to_builtins(spec)
+    for name in ("any", "except"):
+        if name in found:
+            found[name] = list(found[name])
     return found
 
 
