@@ -9,27 +9,40 @@ import msgspec
 import pytest
 
 from natscron.clock import SystemClock
-from natscron.codec import decode_row, encode_row, key_of
+from natscron.codec import decode_calendar, decode_row, encode_calendar, encode_row, key_of
+from natscron.codec.calendar import calendar_key
 from natscron.engine.engine import EngineStatus
 from natscron.engine.table import Entry, JobTable
 from natscron.errors import (
+    BackfillNotFoundError,
+    CalendarNotFoundError,
     JobAlreadyExistsError,
     JobNotFoundError,
     StorageUnavailableError,
     WrongRevisionError,
 )
 from natscron.ids import ulid
-from natscron.model import Job, JobState, Mark, Run, Stamp
+from natscron.model import (
+    Backfill,
+    Calendar,
+    Job,
+    JobState,
+    Mark,
+    OpenRow,
+    OpenState,
+    Overlap,
+    Report,
+    Run,
+    Stamp,
+    Trigger,
+)
 from natscron.server.admission import Admission
 from natscron.server.api import Answer, endpoints
+from natscron.server.calls import Calls
 from natscron.server.context import Context
 from natscron.server.delivery import StreamMap, SubjectTarget
 from natscron.server.freshness import Freshness
-from natscron.server.info import Info
-from natscron.server.jobs import Jobs
 from natscron.server.limits import Limits
-from natscron.server.lookups import Lookups
-from natscron.server.runs import Runs
 from natscron.server.subjects import SubjectPolicy
 from natscron.storage.protocol import RunQuery, Storage
 
@@ -44,6 +57,7 @@ class Store:
         self.lookups = 0
         self.gate: asyncio.Event | None = None
         self.rows: dict[str, Job] = {}
+        self.calendars: dict[str, Calendar] = {}
         self.runs: list[Run] = []
         self._table = table
 
@@ -91,6 +105,38 @@ class Store:
         await self._breath()
         return self.rows.get(job_id)
 
+    async def put_calendar(self, calendar: Calendar, expected_revision: int | None = None) -> int:
+        await self._breath()
+        present = self.calendars.get(calendar.name)
+        if expected_revision is not None and (present.revision if present else 0) != expected_revision:
+            raise WrongRevisionError(calendar.name)
+        return self.write_calendar(calendar_key(calendar.name), encode_calendar(calendar))
+
+    def write_calendar(self, key: str, value: bytes) -> int:
+        self.seq += 1
+        row = decode_calendar(key, value, Stamp(1_700_000_000_000 + self.seq, self.seq))
+        self.calendars[row.name] = row
+        if not self.lag:
+            self._table.put_calendar(row)
+            self._table.complete(self.seq)
+        return self.seq
+
+    async def delete_calendar(self, name: str, expected_revision: int | None = None) -> None:
+        await self._breath()
+        present = self.calendars.get(name)
+        if present is None:
+            raise CalendarNotFoundError(name)
+        if expected_revision is not None and present.revision != expected_revision:
+            raise WrongRevisionError(name)
+        del self.calendars[name]
+        self.seq += 1
+        self._table.delete_calendar(name, self.seq)
+        self._table.complete(self.seq)
+
+    async def fetch_calendar(self, name: str) -> Calendar | None:
+        await self._breath()
+        return self.calendars.get(name)
+
     async def last_jobs_seq(self) -> int:
         self.lookups += 1
         seq = self.seq
@@ -122,7 +168,9 @@ class Engine:
         self.mark: Mark | None = None
         self.ran: dict[str, int] = {}
         self.asked: list[int] = []
-        self.triggered: list[tuple[str, Any, str | None]] = []
+        self.triggered: list[tuple[str, Any, str | None, Overlap | None]] = []
+        self.reported: list[tuple[str, str, Report]] = []
+        self.going: list[OpenRow] = []
         self.recorded: list[Run] = []
 
     def status(self) -> EngineStatus:
@@ -154,9 +202,42 @@ class Engine:
             return JobState.INVALID
         return JobState.PAUSED if entry.job.paused else JobState.ACTIVE
 
-    async def trigger(self, job_id: str, payload: Any = msgspec.UNSET, key: str | None = None) -> str:  # noqa: ANN401 - any JSON value
-        self.triggered.append((job_id, payload, key))
+    async def trigger(
+        self,
+        job_id: str,
+        payload: Any = msgspec.UNSET,  # noqa: ANN401 - any JSON value
+        key: str | None = None,
+        overlap: Overlap | None = None,
+    ) -> str:
+        self.triggered.append((job_id, payload, key, overlap))
         return ulid(1_700_000_000_000)
+
+    async def report(self, run_id: str, job_id: str, report: Report) -> None:
+        self.reported.append((run_id, job_id, report))
+
+    async def backfill(
+        self, job_id: str, from_ms: int, to_ms: int, *, every_ms: int, overlap: Overlap | None, key: str | None
+    ) -> OpenRow:
+        row = OpenRow(
+            run_id=key or ulid(1_700_000_000_000),
+            job_id=job_id,
+            generation=1,
+            scheduled_at_ms=from_ms - 1,
+            state=OpenState.BACKFILL,
+            trigger=Trigger.BACKFILL,
+            overlap=overlap,
+            backfill=Backfill(from_ms=from_ms, to_ms=to_ms, every_ms=every_ms, total=7),
+        )
+        self.going.append(row)
+        return row
+
+    def backfills(self) -> Sequence[OpenRow]:
+        return self.going
+
+    async def cancel_backfill(self, backfill_id: str) -> None:
+        if backfill_id not in {row.run_id for row in self.going}:
+            raise BackfillNotFoundError(f"no backfill {backfill_id!r} is going on")
+        self.going = [row for row in self.going if row.run_id != backfill_id]
 
     def record(self, run: Run) -> None:
         self.recorded.append(run)
@@ -184,10 +265,8 @@ class World:
             on_saved=lambda _job: None,
             notes=lambda: ["n"],
         )
-        self.jobs = Jobs(context)
-        self.lookups = Lookups(context)
-        self.runs = Runs(context)
-        self.all = endpoints(self.jobs, self.lookups, self.runs, Info(context))
+        self.calls = Calls(context)
+        self.all = endpoints(self.calls)
 
     async def ask(self, subject: str, data: bytes | dict[str, Any] = b"") -> Answer:
         endpoint = next(one for one in self.all if one.subject == subject)

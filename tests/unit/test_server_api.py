@@ -46,6 +46,14 @@ async def test_endpoints_come_in_the_go_versions_order_then_ours(world: "World")
         "runs-get",
         "runs-report",
         "cluster-info",
+        "jobs-skip",
+        "jobs-backfill",
+        "backfills-list",
+        "backfills-cancel",
+        "calendars-put",
+        "calendars-get",
+        "calendars-list",
+        "calendars-delete",
     ]
     assert all(one.subject == one.name.replace("-", ".") for one in world.all)
 
@@ -306,15 +314,6 @@ async def test_a_timeout_needs_a_delivery_that_waits(world: "World") -> None:
     assert "warning" not in await world.body("jobs.create", job("b", timeout="5s"))
 
 
-async def test_an_overlap_policy_needs_a_delivery_that_tells_when_a_run_ends(world: "World") -> None:
-    for word in ("buffer_one", "buffer_all", "cancel_other"):
-        code, _, text = await world.error("jobs.create", job(delivery="request", overlap=word))
-        assert (code, word in text) == (422, True)
-    assert "request" in (await world.error("jobs.create", job(delivery="core", overlap="skip")))[2]
-    assert "overlap" in (await world.body("jobs.create", job("a", overlap="skip")))["warning"]
-    assert "warning" not in await world.body("jobs.create", job("b", delivery="request", overlap="skip"))
-
-
 @pytest.mark.parametrize(
     ("delivery", "stream", "text"),
     [
@@ -366,14 +365,14 @@ async def test_rows_that_cannot_be_honoured_are_listed_and_can_be_mended_or_dele
 
 
 async def test_the_calls_raise_typed_errors_for_those_who_embed(world: "World") -> None:
-    await world.jobs.create(job())
+    await world.calls.jobs.create(job())
     with pytest.raises(JobAlreadyExistsError):
-        await world.jobs.create(job())
+        await world.calls.jobs.create(job())
     with pytest.raises(JobNotFoundError):
-        await world.lookups.get({"subject": "x"})
+        await world.calls.lookups.get({"subject": "x"})
     with pytest.raises(InvalidSubjectError):
-        await world.jobs.create(job("$SYS.a"))
+        await world.calls.jobs.create(job("$SYS.a"))
     with pytest.raises(LimitExceededError):
-        await world.jobs.create(job("c", note="x" * 9999))
+        await world.calls.jobs.create(job("c", note="x" * 9999))
     with pytest.raises(ValidationError):
-        await world.jobs.create(job("c", every="-1s"))
+        await world.calls.jobs.create(job("c", every="-1s"))

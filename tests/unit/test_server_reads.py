@@ -237,9 +237,9 @@ async def test_a_trigger_names_its_run_and_passes_payload_and_key_on(world: "Wor
     await world.body("jobs.create", job())
     reply = await world.body("jobs.trigger", {"subject": "a.b", "payload": {"n": 1}, "key": "k"})
     assert len(reply["run_id"]) == 26
-    assert world.engine.triggered == [("a.b", {"n": 1}, "k")]
+    assert world.engine.triggered == [("a.b", {"n": 1}, "k", None)]
     await world.body("jobs.trigger", {"subject": "a.b", "payload": None})
-    assert world.engine.triggered[1] == ("a.b", msgspec.UNSET, None)
+    assert world.engine.triggered[1] == ("a.b", msgspec.UNSET, None, None)
 
 
 async def test_a_triggers_payload_has_the_jobs_limit(make_world: "type[World]") -> None:

@@ -1,4 +1,4 @@
-"""The service's endpoints: names, subjects, order, errors. What they do: ``jobs``, ``lookups``, ``runs``, ``info``.
+"""The service's endpoints: names, subjects, order, errors. What they do stands in :mod:`natscron.server.calls`.
 
 Go's seven come first, in Go's order and under Go's names. An error is micro headers (with Go's description where Go
 has one) and a body ``{"error", "code"}``; whatever a request holds, it gets one of the two and the process lives.
@@ -12,22 +12,27 @@ import msgspec
 
 from natscron.errors import NatscronError
 from natscron.server import schemas
-from natscron.server.info import Info
-from natscron.server.jobs import Jobs, Reply
-from natscron.server.lookups import Lookups
+from natscron.server.calls import Calls
+from natscron.server.jobs import Reply
 from natscron.server.replies import encode, error_body
 from natscron.server.requests import (
+    BackfillRequest,
+    BackfillsRequest,
+    CalendarRequest,
+    CalendarsRequest,
+    CancelRequest,
     ListRequest,
     PatternRequest,
     PauseRequest,
     PreviewRequest,
     ReportRequest,
+    ResumeRequest,
     RunRequest,
     RunsRequest,
+    SkipRequest,
     SubjectRequest,
     TriggerRequest,
 )
-from natscron.server.runs import Runs
 
 __all__ = ["Answer", "Endpoint", "endpoints"]
 
@@ -85,8 +90,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
 
-def endpoints(jobs: Jobs, lookups: Lookups, runs: Runs, info: Info) -> tuple[Endpoint, ...]:
+def endpoints(calls: Calls) -> tuple[Endpoint, ...]:
     """All endpoints in the order in which INFO and STATS name them."""
+    jobs, lookups, runs, info = calls.jobs, calls.lookups, calls.runs, calls.info
+    policies, backfills, calendars = calls.policies, calls.backfills, calls.calendars
     one, texts, view = schemas.of(SubjectRequest), schemas.TEXTS, schemas.JOB_VIEW
     anything: dict[str, Any] = {"type": "object"}
 
@@ -110,6 +117,8 @@ def endpoints(jobs: Jobs, lookups: Lookups, runs: Runs, info: Info) -> tuple[End
     unreadable = {_UNREADABLE: _INVALID_REQUEST}
     job_not_found = {404: "Job not found", **unreadable}
     run_not_found = {404: "Run not found", **unreadable}
+    calendar_not_found = {404: "Calendar not found", **unreadable}
+    backfill_not_found = {404: "Backfill not found", **unreadable}
     page, deleted = schemas.JOB_PAGE, {"type": "object", "properties": {"count": {"type": "integer"}, "deleted": {}}}
     return (
         entry("jobs.list", lookups.page, "Failed to get jobs", schemas.of(ListRequest), page),
@@ -127,8 +136,8 @@ def endpoints(jobs: Jobs, lookups: Lookups, runs: Runs, info: Info) -> tuple[End
         entry("jobs.get", lookups.get, "Failed to get job", one, view, job_not_found),
         entry("status", info.status, "Failed to get status", None, anything),
         entry("jobs.put", jobs.put, "Failed to put job", schemas.JOB, texts),
-        entry("jobs.pause", jobs.pause, "Failed to pause job", schemas.of(PauseRequest), texts, job_not_found),
-        entry("jobs.resume", jobs.resume, "Failed to resume job", schemas.of(PauseRequest), texts, job_not_found),
+        entry("jobs.pause", policies.pause, "Failed to pause job", schemas.of(PauseRequest), texts, job_not_found),
+        entry("jobs.resume", policies.resume, "Failed to resume job", schemas.of(ResumeRequest), texts, job_not_found),
         entry("jobs.trigger", runs.trigger, "Failed to trigger job", schemas.of(TriggerRequest), texts, job_not_found),
         entry(
             "jobs.preview", lookups.preview, "Failed to preview", schemas.of(PreviewRequest), anything, job_not_found
@@ -137,4 +146,49 @@ def endpoints(jobs: Jobs, lookups: Lookups, runs: Runs, info: Info) -> tuple[End
         entry("runs.get", runs.get, "Failed to get run", schemas.of(RunRequest), anything, run_not_found),
         entry("runs.report", runs.report, "Failed to record", schemas.of(ReportRequest), texts, run_not_found),
         entry("cluster.info", info.cluster, "Failed to get cluster info", None, anything),
+        entry("jobs.skip", policies.skip, "Failed to skip", schemas.of(SkipRequest), anything, job_not_found),
+        entry(
+            "jobs.backfill", backfills.start, "Failed to backfill", schemas.of(BackfillRequest), anything, job_not_found
+        ),
+        entry(
+            "backfills.list",
+            backfills.page,
+            "Failed to get backfills",
+            schemas.of(BackfillsRequest),
+            anything,
+            unreadable,
+        ),
+        entry(
+            "backfills.cancel",
+            backfills.cancel,
+            "Failed to cancel backfill",
+            schemas.of(CancelRequest),
+            texts,
+            backfill_not_found,
+        ),
+        entry("calendars.put", calendars.put, "Failed to put calendar", schemas.CALENDAR, anything, unreadable),
+        entry(
+            "calendars.get",
+            calendars.get,
+            "Failed to get calendar",
+            schemas.of(CalendarRequest),
+            schemas.CALENDAR_VIEW,
+            calendar_not_found,
+        ),
+        entry(
+            "calendars.list",
+            calendars.page,
+            "Failed to get calendars",
+            schemas.of(CalendarsRequest),
+            schemas.CALENDAR_PAGE,
+            unreadable,
+        ),
+        entry(
+            "calendars.delete",
+            calendars.delete,
+            "Failed to delete calendar",
+            schemas.of(CalendarRequest),
+            texts,
+            calendar_not_found,
+        ),
     )

@@ -21,6 +21,7 @@ from typing import Any, Final, Self, TypeAlias
 
 from natscron.clock import Clock, SystemClock
 from natscron.errors import NatscronError, StorageUnavailableError
+from natscron.server.calls import Calls
 from natscron.server.options import ServerOptions
 from natscron.server.parts import Parts
 
@@ -127,53 +128,97 @@ class Server:
 
     async def create_job(self, job: Data) -> dict[str, Any]:
         """Store a job that must not exist. The reply's values are strings: ``status``, ``revision``, ``next_run``."""
-        return await self._running().jobs.create(job)
+        return await self._calls().jobs.create(job)
 
     async def update_job(self, job: Data) -> dict[str, Any]:
         """Change the given fields of a job; null resets one. JobNotFoundError if there is none."""
-        return await self._running().jobs.update(job)
+        return await self._calls().jobs.update(job)
 
     async def put_job(self, job: Data) -> dict[str, Any]:
         """Store a job, in place of one that is there."""
-        return await self._running().jobs.put(job)
+        return await self._calls().jobs.put(job)
 
     async def delete_job(self, job: str | Data) -> dict[str, Any]:
         """Delete a job, by its subject or by a request. JobNotFoundError if there is none."""
-        return await self._running().jobs.delete(_about(job, "subject"))
+        return await self._calls().jobs.delete(_about(job, "subject"))
 
     async def delete_jobs(self, pattern: str | Data) -> dict[str, Any]:
         """Delete the jobs that match: ``{"count": 2, "deleted": ["a.b", "a.c"]}``, None for no names."""
-        return await self._running().jobs.delete_pattern(_about(pattern, "pattern"))
+        return await self._calls().jobs.delete_pattern(_about(pattern, "pattern"))
 
     async def get_job(self, job: str | Data) -> dict[str, Any]:
         """One job as the API shows it."""
-        return await self._running().lookups.get(_about(job, "subject"))
+        return await self._calls().lookups.get(_about(job, "subject"))
 
     async def list_jobs(self, request: Data = b"") -> list[dict[str, Any]]:
         """The jobs, oldest change first; ``request`` filters as over the API, without its paging by size."""
-        reply = await self._running().lookups.page(request, bounded=False)
+        reply = await self._calls().lookups.page(request, bounded=False)
         return reply["jobs"] or []
 
     async def pause_job(self, job: str | Data) -> dict[str, Any]:
-        """Stop a job's schedule until it is resumed."""
-        return await self._running().jobs.pause(_about(job, "subject"))
+        """Stop a job's schedule until it is resumed, or until ``{"subject", "until": "in 2h"}``."""
+        return await self._calls().policies.pause(_about(job, "subject"))
 
     async def resume_job(self, job: str | Data) -> dict[str, Any]:
         """Let a paused job's schedule go on."""
-        return await self._running().jobs.resume(_about(job, "subject"))
+        return await self._calls().policies.resume(_about(job, "subject"))
 
     async def trigger_job(self, job: str | Data) -> dict[str, Any]:
         """Run a job now; the reply has its ``run_id``."""
-        return await self._running().runs.trigger(_about(job, "subject"))
+        return await self._calls().runs.trigger(_about(job, "subject"))
+
+    async def skip_job(self, job: str | Data) -> dict[str, Any]:
+        """Leave out a job's next slot, or ``{"subject", "count": 3}``; a count of 0 takes that back."""
+        return await self._calls().policies.skip(_about(job, "subject"))
+
+    # Runs and backfills.
+
+    async def report_run(self, report: Data) -> dict[str, Any]:
+        """Say how a run ended: ``{"run_id", "job", "status": "completed", "result": ...}``."""
+        return await self._calls().runs.report(report)
+
+    async def backfill_job(self, backfill: Data) -> dict[str, Any]:
+        """Run every slot of a past range: ``{"subject", "from", "to", "rate": "10/s"}``; ``dry_run`` counts only."""
+        return await self._calls().backfills.start(backfill)
+
+    async def list_backfills(self, request: Data = b"") -> list[dict[str, Any]]:
+        """The backfills going on."""
+        reply = await self._calls().backfills.page(request)
+        found: list[dict[str, Any]] = reply["backfills"]
+        return found
+
+    async def cancel_backfill(self, backfill: str | Data) -> dict[str, Any]:
+        """End a backfill, by its id. BackfillNotFoundError if it is not going on."""
+        return await self._calls().backfills.cancel(_about(backfill, "id"))
+
+    # Calendars.
+
+    async def put_calendar(self, calendar: Data) -> dict[str, Any]:
+        """Store a calendar, in place of one that is there: ``{"name", "dates": [...], "weekly": [...]}``."""
+        return await self._calls().calendars.put(calendar)
+
+    async def get_calendar(self, calendar: str | Data) -> dict[str, Any]:
+        """One calendar as the API shows it. CalendarNotFoundError if there is none."""
+        return await self._calls().calendars.get(_about(calendar, "name"))
+
+    async def list_calendars(self) -> list[dict[str, Any]]:
+        """The calendars by name."""
+        reply = await self._calls().calendars.page(b"", bounded=False)
+        found: list[dict[str, Any]] = reply["calendars"]
+        return found
+
+    async def delete_calendar(self, calendar: str | Data) -> dict[str, Any]:
+        """Delete a calendar. CalendarInUseError while jobs refer to it."""
+        return await self._calls().calendars.delete(_about(calendar, "name"))
 
     async def status(self) -> dict[str, Any]:
         """What the API's ``status`` says."""
-        return await self._running().info.status()
+        return await self._calls().info.status()
 
-    def _running(self) -> "Parts":
+    def _calls(self) -> Calls:
         if self._parts is None:
             raise StorageUnavailableError("the server is not running; start it first")
-        return self._parts
+        return self._parts.calls
 
 
 def _about(what: str | Data, field: str) -> Data:

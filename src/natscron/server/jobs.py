@@ -1,18 +1,17 @@
 """The API's calls about jobs. The endpoints and the embedding API both come here.
 
 Who is authoritative: the store. Reads go to the hot table after it has caught up (:mod:`natscron.server.freshness`);
-every write names the revision it was decided on, so that two writers never overwrite each other unseen. A write whose
-caller named no revision is decided again on the row as the store has it, at most five times. What raises
-StorageUncertainError may have happened.
+every write names the revision it was decided on (:mod:`natscron.server.edits`), so that two writers never overwrite
+each other unseen. What raises StorageUncertainError may have happened.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from natscron.codec import merge_job, ms_to_text, successor
+from natscron.codec import merge_job, ms_to_text
 from natscron.codec.job import ParsedJob, job_from_fields, read_fields, subject_of
 from natscron.errors import (
     InvalidSubjectError,
@@ -23,19 +22,19 @@ from natscron.errors import (
     ValidationError,
     WrongRevisionError,
 )
-from natscron.model import Job
-from natscron.server.admission import Admitted
+from natscron.model import Job, ScheduleSpec
+from natscron.server.admission import Admitted, next_due, settled
 from natscron.server.context import Context
+from natscron.server.edits import Edits, unknown
 from natscron.server.replies import encode
-from natscron.server.requests import PatternRequest, PauseRequest, SubjectRequest, read, revision_of
+from natscron.server.requests import PatternRequest, SubjectRequest, read, revision_of
 from natscron.server.subjects import go_accepts, matcher
 
-__all__ = ["Input", "Jobs", "Reply"]
+__all__ = ["Input", "Jobs", "Reply", "named"]
 
 Input: TypeAlias = bytes | str | Mapping[str, Any]
 Reply: TypeAlias = dict[str, Any]
 
-_TRIES: Final = 5
 _DELETES_AT_ONCE: Final = 64
 _ROOM: Final = 1024
 """Bytes of a reply that are not names."""
@@ -54,13 +53,25 @@ class Jobs:
         self._on_saved = context.on_saved
         self._max_reply = context.max_reply
         self._creating = 0
+        self.edits: Final = Edits(context)
 
     async def create(self, data: Input) -> Reply:
         """Store a job that is not there yet."""
+        return await self.edits.knowing_calendars(lambda: self._create_job(data))
+
+    async def put(self, data: Input) -> Reply:
+        """Store a job in place of what is there, or as a new one."""
+        return await self.edits.knowing_calendars(lambda: self._put_job(data))
+
+    async def update(self, data: Input) -> Reply:
+        """Change what is given and keep the rest; null resets a field."""
+        return await self.edits.knowing_calendars(lambda: self._update_job(data))
+
+    async def _create_job(self, data: Input) -> Reply:
         found = read_fields(data)
-        parsed = job_from_fields(found)
+        parsed = job_from_fields(found, self._clock.now_ms())
         expected = _expected(found)
-        job = parsed.job
+        job = settled(parsed.job, parsed.given)
         admitted = self._admit(job, "create")
         if expected:
             raise WrongRevisionError(
@@ -75,45 +86,57 @@ class Jobs:
             ) from None
         return self._written("created", revision, admitted, parsed.warnings)
 
-    async def put(self, data: Input) -> Reply:
-        """Store a job in place of what is there, or as a new one."""
+    async def _put_job(self, data: Input) -> Reply:
         found = read_fields(data)
-        parsed = job_from_fields(found)
+        parsed = job_from_fields(found, self._clock.now_ms())
         expected = _expected(found)
-        admitted = self._admit(parsed.job, "update")
-        job = admitted.job
+        job = settled(parsed.job, parsed.given)
+        self._check_subject(job.id, "update")
         # The likely case is tried first; the store tells when the table was behind.
         if expected == 0 or (expected is None and self._engine.table.get(job.id) is None):
+            admitted = self._admit(job, "update")
             try:
-                return self._written("created", await self._create(job), admitted, parsed.warnings)
+                return self._written("created", await self._create(admitted.job), admitted, parsed.warnings)
             except JobAlreadyExistsError:
                 if expected == 0:
                     raise WrongRevisionError(
                         f"job {job.id!r} exists already, and expected_revision 0 expects that there is none"
                     ) from None
+        last: list[Admitted] = []
+
+        def change(old: Job) -> Job:
+            new = msgspec.structs.replace(job, anchor_ms=old.anchor_ms)
+            admitted = self._admit(new, "update", before=old)
+            new = admitted.job
+            if "skip" not in parsed.given and new.schedule == old.schedule:
+                # What was skipped by hand is not the file's, from which the job is stored once more.
+                new = msgspec.structs.replace(new, skip=old.skip)
+            last[:] = [msgspec.structs.replace(admitted, job=new)]
+            return new
+
         try:
-            revision = await self._edit(job.id, expected, lambda _old: job)
+            revision = await self.edits.edit(job.id, expected, change)
         except JobNotFoundError:
             if expected:
                 raise WrongRevisionError(
                     f"job {job.id!r}: expected_revision is {expected}, and there is no such job"
                 ) from None
         else:
-            return self._written("updated", revision, admitted, parsed.warnings)
+            return self._written("updated", revision, last[0], parsed.warnings)
+        admitted = self._admit(job, "update")
         try:
-            return self._written("created", await self._create(job), admitted, parsed.warnings)
+            return self._written("created", await self._create(admitted.job), admitted, parsed.warnings)
         except JobAlreadyExistsError:
             raise WrongRevisionError(
                 f"job {job.id!r} was created by someone else in between; read it and decide again"
             ) from None
 
-    async def update(self, data: Input) -> Reply:
-        """Change what is given and keep the rest; null resets a field."""
+    async def _update_job(self, data: Input) -> Reply:
         found = read_fields(data)
         subject = subject_of(found)
         if not subject:
             raise ValidationError("job subject is required; name the job to change")
-        last: list[tuple[ParsedJob, Admitted]] = []
+        last: list[tuple[ParsedJob, Admitted, tuple[str, ...]]] = []
 
         def change(old: Job) -> Job:
             if old.newer:
@@ -121,49 +144,28 @@ class Jobs:
                     f"job {subject!r} cannot be changed by this instance ({old.invalid}); ask a newer one, put the job "
                     "anew, or delete it"
                 )
-            parsed = merge_job(old, data)
-            job = parsed.job
-            if "schedule" in parsed.given:
-                job = self._admission.resolve(job, self._clock.now_ms())
-            admitted = self._admit(job, "update", resolve=False)
-            last[:] = [(parsed, admitted)]
-            return admitted.job
+            parsed = merge_job(old, data, self._clock.now_ms())
+            job = settled(parsed.job, parsed.given)
+            admitted = self._admit(job, "update", before=old, resolve="schedule" in parsed.given)
+            job, more = admitted.job, tuple[str, ...]()
+            if job.skip is not None and "skip" not in parsed.given and job.schedule != old.schedule:
+                # It named slots of the old schedule; of the new one it could be any number.
+                job, more = msgspec.structs.replace(job, skip=None), ("the skip is taken back: the schedule changed",)
+            last[:] = [(parsed, msgspec.structs.replace(admitted, job=job), more)]
+            return job
 
-        revision = await self._edit(subject, _expected(found), change)
-        parsed, admitted = last[0]
-        return self._written("updated", revision, admitted, parsed.warnings)
-
-    async def pause(self, data: Input) -> Reply:
-        """Stop a job's schedule until it is resumed; triggers go on."""
-        return await self._rest(data, paused=True)
-
-    async def resume(self, data: Input) -> Reply:
-        """Let a paused job's schedule go on; what was missed meanwhile is not run."""
-        return await self._rest(data, paused=False)
-
-    async def _rest(self, data: Input, *, paused: bool) -> Reply:
-        request = read(PauseRequest, data)
-        subject = _named(request.subject)
-
-        def change(old: Job) -> Job:
-            if old.invalid is not None:
-                raise ValidationError(
-                    f"job {subject!r} cannot be honoured ({old.invalid}) and never runs; put it anew, or delete it"
-                )
-            note = old.note if request.note is None else request.note
-            return msgspec.structs.replace(old, paused=paused, note=note)
-
-        revision = await self._edit(subject, revision_of(request.expected_revision), change)
-        return {"revision": str(revision), "status": "paused" if paused else "active"}
+        revision = await self.edits.edit(subject, _expected(found), change)
+        parsed, admitted, more = last[0]
+        return self._written("updated", revision, admitted, parsed.warnings + more)
 
     async def delete(self, data: Input) -> Reply:
         """Remove one job."""
         request = read(SubjectRequest, data)
-        subject = _named(request.subject)
+        subject = named(request.subject)
         try:
             await self._store.delete_job(subject, revision_of(request.expected_revision))
         except JobNotFoundError:
-            raise _unknown(subject) from None
+            raise unknown(subject) from None
         return {"status": "deleted"}
 
     async def delete_pattern(self, data: Input) -> Reply:
@@ -208,12 +210,19 @@ class Jobs:
                 break
         return reply
 
-    def _admit(self, job: Job, verb: str, *, resolve: bool = True) -> Admitted:
+    def _admit(self, job: Job, verb: str, *, before: Job | None = None, resolve: bool = True) -> Admitted:
         now_ms = self._clock.now_ms()
+        calendars = self._engine.table.calendars()
+        self._check_subject(job.id, verb)
+        if resolve:
+            job = self._admission.resolve(job, now_ms, calendars, before)
+        return self._admission.admit(job, now_ms, calendars)
+
+    def _check_subject(self, subject: str, verb: str) -> None:
         try:
-            return self._admission.admit(self._admission.resolve(job, now_ms) if resolve else job, now_ms)
+            self._admission.policy.check(subject)
         except InvalidSubjectError as error:
-            if go_accepts(job.id):
+            if go_accepts(subject):
                 raise
             raise InvalidSubjectError(f"failed to {verb} job in KV store: nats: invalid key: {error}") from None
 
@@ -226,38 +235,14 @@ class Jobs:
         finally:
             self._creating -= 1
 
-    async def _edit(self, subject: str, expected: int | None, change: Callable[[Job], Job]) -> int:
-        """Write ``change`` of the present row over it, provided that nobody else wrote meanwhile; its revision."""
-        entry = self._engine.table.get(subject)
-        old = entry.job if entry is not None else None
-        # The table may be a moment behind; what it says is only believed where the store then confirms it.
-        if old is None or (expected is not None and old.revision != expected):
-            old = await self._store.fetch_job(subject)
-        for attempt in range(_TRIES):
-            if old is None:
-                raise _unknown(subject)
-            if expected is not None and old.revision != expected:
-                raise WrongRevisionError(
-                    f"job {subject!r} is at revision {old.revision}, and expected_revision is {expected}; "
-                    "read it and decide again"
-                )
-            new = successor(old, change(old), self._engine.mark)
-            try:
-                return await self._store.put_job(new, old.revision)
-            except WrongRevisionError:
-                if attempt == _TRIES - 1:
-                    raise
-            old = await self._store.fetch_job(subject)
-        raise AssertionError("unreachable")
-
     def _written(self, status: str, revision: int, admitted: Admitted, warnings: tuple[str, ...]) -> Reply:
         """Go's clients read these replies as maps of strings: every value is one, and keys are sorted."""
         job = admitted.job
         self._on_saved(job)
         reply: Reply = {}
         # An interval counts from the store's time of the creating write, which is not known here.
-        if not job.paused and (job.anchor_ms or admitted.schedule.interval is None or admitted.schedule.start_at):
-            next_ms = admitted.schedule.next_after_ms(self._clock.now_ms())
+        if job.anchor_ms or not _counts_from_creation(job.schedule):
+            next_ms = next_due(job, admitted.schedule, self._clock.now_ms())
             if next_ms is not None:
                 reply["next_run"] = ms_to_text(next_ms)
         reply["revision"] = str(revision)
@@ -267,6 +252,13 @@ class Jobs:
         return reply
 
 
+def _counts_from_creation(spec: ScheduleSpec | None) -> bool:
+    if spec is None:
+        return False
+    anchored = spec.every or spec.rrule or "@every" in (spec.cron or "").lower()
+    return bool(anchored and not spec.start_at) or any(map(_counts_from_creation, spec.any))
+
+
 def _expected(found: Mapping[str, Any]) -> int | None:
     value = found.get(_REVISION)
     if value is None:
@@ -274,12 +266,8 @@ def _expected(found: Mapping[str, Any]) -> int | None:
     return revision_of(value)
 
 
-def _named(subject: str) -> str:
+def named(subject: str) -> str:
+    """``subject``, if it names a job at all. Raises InvalidSubjectError, in the Go version's words."""
     if not subject:
         raise InvalidSubjectError("nats: invalid key: job subject is required; name the job")
     return subject
-
-
-def _unknown(subject: str) -> JobNotFoundError:
-    go = "nats: key not found" if go_accepts(subject) else "nats: invalid key"
-    return JobNotFoundError(f"{go}: there is no job {subject[:200]!r}")

@@ -18,18 +18,15 @@ from natscron.errors import StorageError, StorageUnavailableError
 from natscron.model import Delivery, Job, Run
 from natscron.server.admission import Admission
 from natscron.server.api import Endpoint, endpoints
+from natscron.server.calls import Calls
 from natscron.server.context import Context
 from natscron.server.delivery import StreamMap, SubjectTarget
 from natscron.server.foreign import IMPLEMENTATION, GoWatch
 from natscron.server.freshness import Freshness
-from natscron.server.info import Info
-from natscron.server.jobs import Jobs
 from natscron.server.limits import Limits
-from natscron.server.lookups import Lookups
 from natscron.server.options import ServerOptions
-from natscron.server.runs import Runs
 from natscron.server.streams import StreamKeeper
-from natscron.server.subjects import SubjectPolicy
+from natscron.server.subjects import API_SUBJECTS, SubjectPolicy
 from natscron.storage.nats.options import NatsStorageOptions
 from natscron.storage.nats.storage import NatsStorage
 from natscron.wire.connection import Connection
@@ -60,10 +57,7 @@ class Parts:
         self._micro: MicroService | None = None
         self._engine_started = False
         self.engine: Engine
-        self.jobs: Jobs
-        self.lookups: Lookups
-        self.runs: Runs
-        self.info: Info
+        self.calls: Calls
 
     def about(self) -> dict[str, Any]:
         """Fields for the log."""
@@ -162,12 +156,11 @@ class Parts:
             on_saved=saved,
             notes=lambda: [*storage.warnings, *([keeper.problem] if keeper.problem else [])],
         )
-        self.jobs, self.lookups = Jobs(context), Lookups(context)
-        self.runs, self.info = Runs(context), Info(context)
+        self.calls = Calls(context)
         self._engine_started = True
         await engine.start()
         if service.micro:
-            await self._answer(endpoints(self.jobs, self.lookups, self.runs, self.info))
+            await self._answer(endpoints(self.calls))
 
     async def _answer(self, table: tuple[Endpoint, ...]) -> None:
         service = self._settings.service
@@ -280,7 +273,7 @@ def storage_options(settings: Settings) -> NatsStorageOptions:
         replicas=settings.nats.replicas,
         log_per_job=settings.history.per_job,
         log_max_age_ms=settings.history.max_age_ms,
-        api_subjects=tuple(f"{service.prefix}.{part}" for part in ("jobs.>", "runs.>", "cluster.>", "status")),
+        api_subjects=tuple(f"{service.prefix}.{part}" for part in API_SUBJECTS),
     )
 
 

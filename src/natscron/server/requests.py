@@ -12,16 +12,23 @@ from msgspec import UNSET, Meta
 
 from natscron.codec.gojson import as_object, decode, fold, go_type_error, normalise
 from natscron.errors import ValidationError
-from natscron.model import JobState, RunStatus
+from natscron.model import JobState, Overlap, RunStatus
 
 __all__ = [
+    "BackfillRequest",
+    "BackfillsRequest",
+    "CalendarRequest",
+    "CalendarsRequest",
+    "CancelRequest",
     "ListRequest",
     "PatternRequest",
     "PauseRequest",
     "PreviewRequest",
     "ReportRequest",
+    "ResumeRequest",
     "RunRequest",
     "RunsRequest",
+    "SkipRequest",
     "SubjectRequest",
     "TriggerRequest",
     "fields_of",
@@ -40,16 +47,28 @@ _Subject: TypeAlias = Annotated[str, Meta(description="the job's subject, which 
 
 
 class SubjectRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One job: ``jobs.get``, ``jobs.delete``, ``jobs.resume``."""
+    """One job: ``jobs.get``, ``jobs.delete``."""
 
     subject: _Subject = ""
     expected_revision: _Revision | None = None
 
 
-class PauseRequest(SubjectRequest, frozen=True, kw_only=True, omit_defaults=True):
-    """``jobs.pause`` and ``jobs.resume``."""
+class ResumeRequest(SubjectRequest, frozen=True, kw_only=True, omit_defaults=True):
+    """``jobs.resume``."""
 
     note: Annotated[str, Meta(max_length=4096, description="why; replaces the job's note")] | None = None
+
+
+class PauseRequest(ResumeRequest, frozen=True, kw_only=True, omit_defaults=True):
+    """``jobs.pause``."""
+
+    until: Annotated[str, Meta(max_length=64, description="when it ends by itself: RFC 3339, or in 2h")] | None = None
+
+
+class SkipRequest(SubjectRequest, frozen=True, kw_only=True, omit_defaults=True):
+    """``jobs.skip``: leave out the next slots."""
+
+    count: Annotated[int, Meta(ge=0, le=1000, description="how many; 0 takes a skip back")] = 1
 
 
 class PatternRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -74,6 +93,7 @@ class TriggerRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     subject: _Subject = ""
     payload: Any = UNSET
     key: Annotated[str, Meta(max_length=256, description="the same key never makes a second run")] | None = None
+    overlap: Annotated[Overlap, Meta(description="for this run, instead of the job's")] | None = None
 
 
 class PreviewRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -112,8 +132,47 @@ class ReportRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     status: Literal["running", "completed", "failed"]
     attempt: Annotated[int, Meta(ge=1, le=1000)] = 1
     started_at: Annotated[str, Meta(max_length=64, description="RFC 3339")] | None = None
+    code: Annotated[str, Meta(max_length=128, description="the worker's own error code, for retry")] | None = None
     error: Annotated[str, Meta(max_length=4096)] | None = None
     result: Annotated[str, Meta(max_length=4096)] | None = None
+
+
+class BackfillRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"from_": "from"}):
+    """``jobs.backfill``: run every slot of a past range."""
+
+    subject: _Subject = ""
+    from_: Annotated[str, Meta(max_length=64, description="RFC 3339, inclusive")] = ""
+    to: Annotated[str, Meta(max_length=64, description="RFC 3339, inclusive; default now")] | None = None
+    rate: Annotated[str, Meta(max_length=32, description="most slots a second (10/s), minute (30/m) or hour")] = "10/s"
+    overlap: Annotated[Overlap, Meta(description="instead of the job's")] | None = None
+    key: Annotated[str, Meta(max_length=256, description="the same key never makes a second backfill")] | None = None
+    dry_run: Annotated[bool, Meta(description="only say how many slots there are")] = False
+
+
+class BackfillsRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``backfills.list``: those going on."""
+
+    job: Annotated[str, Meta(description="only this job's")] = ""
+
+
+class CancelRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``backfills.cancel``."""
+
+    id: Annotated[str, Meta(max_length=64, description="the backfill's id")] = ""
+
+
+class CalendarRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One calendar: ``calendars.get``, ``calendars.delete``."""
+
+    name: Annotated[str, Meta(max_length=255, description="the calendar's name")] = ""
+    expected_revision: _Revision | None = None
+
+
+class CalendarsRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``calendars.list``. Without any field: all that fits in one message."""
+
+    limit: Annotated[int, Meta(ge=1, le=10_000, description="most calendars in the reply")] | None = None
+    cursor: Annotated[str, Meta(max_length=255, description="the next of the previous page")] = ""
 
 
 def fields_of(data: Input) -> dict[str, Any]:
@@ -125,16 +184,19 @@ class _Shape:
     """The fields of a request type, and which of them are strings in Go's sense."""
 
     def __init__(self, kind: type[msgspec.Struct]) -> None:
-        self.known = {name: name for name in kind.__struct_fields__}
+        names = dict(zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True))
+        self.known = {name: name for name in names.values()}
         hints = get_type_hints(kind)
-        self.texts = {name for name in self.known if hints[name] in (str, str | None)}
+        self.texts = {name for field, name in names.items() if hints[field] in (str, str | None)}
 
 
 _SHAPES: Final[dict[type[msgspec.Struct], _Shape]] = {
     kind: _Shape(kind)
     for kind in (
         SubjectRequest,
+        ResumeRequest,
         PauseRequest,
+        SkipRequest,
         PatternRequest,
         ListRequest,
         TriggerRequest,
@@ -142,6 +204,11 @@ _SHAPES: Final[dict[type[msgspec.Struct], _Shape]] = {
         RunsRequest,
         RunRequest,
         ReportRequest,
+        BackfillRequest,
+        BackfillsRequest,
+        CancelRequest,
+        CalendarRequest,
+        CalendarsRequest,
     )
 }
 

@@ -6,15 +6,16 @@ from typing import Final
 import msgspec
 
 from natscron.codec import run_to_json, text_to_ms
-from natscron.errors import JobNotFoundError, RunNotFoundError, ValidationError
+from natscron.errors import RunNotFoundError, ValidationError
 from natscron.ids import ulid_time_ms
-from natscron.model import Delivery, Ms, Reason, Run, RunStatus
+from natscron.model import Delivery, Job, Ms, Reason, Report, Run, RunStatus
 from natscron.server.context import Context
 from natscron.server.delivery import bounded
+from natscron.server.edits import unknown
+from natscron.server.effects import knows_ends
 from natscron.server.jobs import Input, Reply
 from natscron.server.replies import encode
 from natscron.server.requests import ReportRequest, RunRequest, RunsRequest, TriggerRequest, read
-from natscron.server.subjects import go_accepts
 from natscron.storage.protocol import RunQuery
 
 __all__ = ["Runs"]
@@ -22,6 +23,8 @@ __all__ = ["Runs"]
 _ROOM: Final = 1024
 _MAX_ATTEMPTS_SHOWN: Final = 1000
 _MAX_OFFSET: Final = 1_000_000
+_AHEAD_MS: Final = 60_000
+"""How far a worker's clock may be ahead of ours."""
 
 
 class Runs:
@@ -41,13 +44,14 @@ class Runs:
         await self._fresh.catch_up()
         entry = self._engine.table.get(request.subject)
         if entry is None:
-            go = "nats: key not found" if go_accepts(request.subject) else "nats: invalid key"
-            raise JobNotFoundError(f"{go}: there is no job {request.subject[:200]!r}")
+            raise unknown(request.subject)
         if entry.job.invalid is not None:
             raise ValidationError(f"job {entry.job.id!r} cannot be honoured and never runs: {entry.job.invalid}")
         if request.payload is not msgspec.UNSET:
             self._admission.limits.check_payload(request.payload)
-        run_id = await self._engine.trigger(entry.job.id, request.payload, request.key)
+        if request.overlap is not None:
+            self._admission.check_overlap(entry.job, request.overlap)
+        run_id = await self._engine.trigger(entry.job.id, request.payload, request.key, request.overlap)
         return {"run_id": run_id, "status": "triggered"}
 
     async def page(self, data: Input) -> Reply:
@@ -88,11 +92,17 @@ class Runs:
         return {"run": run_to_json(found[-1]), "attempts": [run_to_json(run) for run in found]}
 
     async def report(self, data: Input) -> Reply:
-        """Record what a worker says about a run: that it works on it, has completed it, or failed."""
+        """Take what a worker says about a run: that it works on it, has completed it, or failed.
+
+        Where the leader waits for the end of the job's runs it is told, and it alone records how they ended.
+        """
         request = read(ReportRequest, data)
         run_id = _run_id(request.run_id)
         scheduled_ms = ulid_time_ms(run_id)
         started_ms = _instant(request.started_at)
+        now_ms = self._clock.now_ms()
+        if started_ms is not None and started_ms > now_ms + _AHEAD_MS:
+            raise ValidationError(f"started_at {request.started_at!r} lies in the future; check the worker's clock")
         found = await self._records(run_id, request.job)
         if found:
             known = found[-1]
@@ -101,8 +111,20 @@ class Runs:
             known = Run(job=request.job, status=RunStatus.SENT, run_id=run_id, scheduled_at_ms=scheduled_ms)
         else:
             raise _unknown(run_id)
-        now_ms = self._clock.now_ms()
         status = RunStatus(request.status)
+        job = self._job(known)
+        if job is not None and status is not RunStatus.RUNNING:
+            report = Report(
+                status=status,
+                attempt=request.attempt,
+                started_at_ms=started_ms,
+                finished_at_ms=now_ms,
+                code=None if request.code is None else bounded(request.code),
+                error=None if request.error is None else bounded(request.error),
+                result=None if request.result is None else bounded(request.result),
+            )
+            await self._engine.report(run_id, job.id, report)
+            return {"run_id": run_id, "status": "recorded"}
         started_ms = started_ms if started_ms is not None else known.started_at_ms
         final = status is not RunStatus.RUNNING
         self._engine.record(
@@ -115,16 +137,26 @@ class Runs:
                 duration_ms=max(0, now_ms - started_ms) if final and started_ms is not None else None,
                 reason=Reason.WORKER_ERROR if status is RunStatus.FAILED else None,
                 delivery=known.delivery or Delivery.CORE,
-                error=None if request.error is None else bounded(request.error),
+                error=_error(request),
                 result=None if request.result is None else bounded(request.result),
             )
         )
         return {"run_id": run_id, "status": "recorded"}
 
+    def _job(self, run: Run) -> Job | None:
+        """The run's job, if the leader waits for the ends of its runs."""
+        entry = self._engine.table.get(run.job)
+        return entry.job if entry is not None and knows_ends(entry.job) else None
+
     async def _records(self, run_id: str, job: str) -> Sequence[Run]:
         return await self._store.list_runs(
             RunQuery(job=job or None, run_id=run_id, descending=False, limit=_MAX_ATTEMPTS_SHOWN)
         )
+
+
+def _error(request: ReportRequest) -> str | None:
+    text = ": ".join(part for part in (request.code, request.error) if part)
+    return bounded(text) if text else None
 
 
 def _run_id(text: str) -> str:

@@ -6,23 +6,49 @@ import msgspec
 
 from natscron.model import CatchUpPolicy, Delivery, JobState, Overlap, RunStatus, Trigger
 
-__all__ = ["ERROR", "JOB", "JOB_PAGE", "JOB_VIEW", "RUN", "TEXTS", "of", "text"]
+__all__ = [
+    "CALENDAR",
+    "CALENDAR_PAGE",
+    "CALENDAR_VIEW",
+    "ERROR",
+    "JOB",
+    "JOB_PAGE",
+    "JOB_VIEW",
+    "RUN",
+    "TEXTS",
+    "of",
+    "text",
+]
 
 _STRING: Final = {"type": "string"}
 _INTEGER: Final = {"type": "integer"}
 _INSTANT: Final = {"type": ["string", "null"], "format": "date-time"}
 _TEXT_MAP: Final = {"type": "object", "additionalProperties": _STRING}
+_TEXT_LIST: Final = {"type": "array", "items": _STRING}
+_OBJECT: Final = {"type": "object"}
+_OBJECTS: Final = {"type": "array", "items": _OBJECT}
 _SCHEDULE: Final[dict[str, Any]] = {
     "type": "object",
     "properties": {
         "every": _STRING,
         "cron": _STRING,
         "at": _STRING,
+        "rrule": _STRING,
+        "solar": _OBJECT,
+        "any": _OBJECTS,
+        "kind": _STRING,
+        "config": _STRING,
         "tz": _STRING,
         "start_at": _STRING,
         "run_at_start": {"type": "boolean"},
         "dst_gap": {"enum": ["run_after", "skip", "shift"]},
         "dst_fold": {"enum": ["first", "last", "both"]},
+        "except": _OBJECTS,
+        "not_before": _STRING,
+        "not_after": _STRING,
+        "max_runs": _INTEGER,
+        "last_slot": _STRING,
+        "jitter": _STRING,
     },
 }
 _FIELDS: Final[dict[str, Any]] = {
@@ -37,7 +63,12 @@ _FIELDS: Final[dict[str, Any]] = {
     "retry": {"type": "object"},
     "labels": _TEXT_MAP,
     "paused": {"type": "boolean"},
+    "paused_until": _STRING,
     "note": _STRING,
+    "priority": _INTEGER,
+    "reports": {"type": "boolean"},
+    "pause_after_failures": _INTEGER,
+    "skip": _OBJECT,
 }
 JOB: Final[dict[str, Any]] = {
     "type": "object",
@@ -62,6 +93,27 @@ JOB_VIEW: Final[dict[str, Any]] = {
 JOB_PAGE: Final[dict[str, Any]] = {
     "type": "object",
     "properties": {"jobs": {"type": ["array", "null"], "items": JOB_VIEW}, "next": _STRING, "total": _INTEGER},
+}
+_CONTENT: Final[dict[str, Any]] = {
+    "name": _STRING,
+    "dates": _TEXT_LIST,
+    "weekly": _OBJECTS,
+    "ical": _STRING,
+    "tz": _STRING,
+    "note": _STRING,
+}
+CALENDAR: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {**_CONTENT, "expected_revision": {"type": ["integer", "string"]}},
+}
+CALENDAR_VIEW: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {**_CONTENT, "revision": _INTEGER, "updated_at": _INSTANT, "jobs": _INTEGER, "invalid": _STRING},
+}
+CALENDAR_PAGE: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {"calendars": {"type": "array", "items": CALENDAR_VIEW}, "next": _STRING, "total": _INTEGER},
 }
 TEXTS: Final[dict[str, Any]] = _TEXT_MAP
 RUN: Final[dict[str, Any]] = {

@@ -6,10 +6,13 @@ from typing import Final
 
 from natscron.errors import ConfigError, InvalidSubjectError
 
-__all__ = ["MAX_SUBJECT_BYTES", "SubjectPolicy", "go_accepts", "match", "matcher"]
+__all__ = ["API_SUBJECTS", "MAX_SUBJECT_BYTES", "SubjectPolicy", "go_accepts", "match", "matcher"]
 
 MAX_SUBJECT_BYTES: Final = 512
 """Longest subject of a job, in bytes of UTF-8: a key and a log subject are made of it, and a protocol line is 4 KiB."""
+
+API_SUBJECTS: Final = ("jobs.>", "runs.>", "calendars.>", "backfills.>", "cluster.>", "status")
+"""What the service answers on, below its prefix."""
 
 # Unicode white space and controls as well: they are legal in NATS and never meant. Lone surrogates have no UTF-8.
 _UNPRINTABLE: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\ufeff\ud800-\udfff]")
@@ -97,7 +100,7 @@ class SubjectPolicy:
 
         ``log_prefix`` is what run records are published under, ``<prefix>.log`` by default.
         """
-        own = [f"{prefix}.{tail}" for tail in ("jobs.>", "runs.>", "cluster.>", "status")]
+        own = [f"{prefix}.{tail}" for tail in API_SUBJECTS]
         return cls(reserved=[*own, f"{log_prefix or prefix + '.log'}.>"], allow=allow, deny=deny)
 
     def refusal(self, subject: str) -> str | None:
