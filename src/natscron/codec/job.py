@@ -1,6 +1,7 @@
 """Job JSON as the API and files carry it, in both forms, and back."""
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -29,6 +30,7 @@ __all__ = [
     "VIEW_FIELDS",
     "ParsedJob",
     "envelope",
+    "has_rare_fields",
     "job_from_fields",
     "job_to_json",
     "job_view",
@@ -224,7 +226,8 @@ def content(job: Job) -> dict[str, Any]:
     else:
         shown = {"subject": job.id, "schedule": schedule, "payload": payload}
     shown = {name: value for name, value in shown.items() if value is not None}
-    for name, show in _SHOWN:
+    # Most jobs have none of the rarer fields, and rows are written 100,000 at a time.
+    for name, show in _ALL_SHOWN if has_rare_fields(job) else _SHOWN:
         value = show(job)
         if value is not None:
             shown[name] = value
@@ -241,14 +244,24 @@ _SHOWN: Final[tuple[tuple[str, Callable[[Job], Any]], ...]] = (
     ("retry", lambda job: None if job.retry == DEFAULT_RETRY else _retry_json(job.retry)),
     ("labels", lambda job: job.labels or None),
     ("paused", lambda job: job.paused or None),
-    ("paused_until", lambda job: _instant(job.paused_until_ms)),
     ("note", lambda job: job.note or None),
+)
+"""What is shown of a job where it differs from the default (else None)."""
+_ALL_SHOWN: Final[tuple[tuple[str, Callable[[Job], Any]], ...]] = (
+    *_SHOWN,
+    ("paused_until", lambda job: _instant(job.paused_until_ms)),
     ("priority", lambda job: job.priority or None),
     ("reports", lambda job: job.reports or None),
     ("pause_after_failures", lambda job: job.pause_after_failures or None),
     ("skip", lambda job: None if job.skip is None else _skip_json(job.skip)),
 )
-"""What is shown of a job where it differs from the default (else None)."""
+_rare: Final = attrgetter("paused_until_ms", "priority", "reports", "pause_after_failures", "skip")
+_NOTHING_RARE: Final = _rare(Job(id=""))
+
+
+def has_rare_fields(job: Job) -> bool:
+    """Whether the job has any field of its own that came with reader version 2."""
+    return bool(_rare(job) != _NOTHING_RARE)
 
 
 def job_view(

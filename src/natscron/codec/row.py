@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from natscron.codec.gojson import MAX_BYTES, MAX_DEPTH, as_object, decode
-from natscron.codec.job import GO_TYPE, content, envelope, job_from_fields
+from natscron.codec.job import GO_TYPE, content, envelope, has_rare_fields, job_from_fields
 from natscron.codec.keys import id_of, key_of
 from natscron.codec.spec import schedule_json, uses_later
 from natscron.errors import NatscronError, ValidationError
@@ -124,16 +124,12 @@ def encode_row(job: Job) -> bytes:
 def _needs_second(job: Job) -> bool:
     """Whether an instance with reader version 1 could not honour the job."""
     return bool(
-        job.paused_until_ms is not None
-        or job.priority
-        or job.reports
-        or job.pause_after_failures
-        or job.skip is not None
+        has_rare_fields(job)
+        or job.overlap not in _FIRST_OVERLAPS
         or job.retry.only
         or job.retry.never
-        or job.overlap not in _FIRST_OVERLAPS
         or uses_later(job.schedule)
-        or any(uses_later(version.schedule) for version in job.previous)
+        or (job.previous and any(uses_later(version.schedule) for version in job.previous))
     )
 
 

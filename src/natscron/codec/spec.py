@@ -6,6 +6,7 @@ rows of the Go version hold odd schedules that are kept as they are.
 """
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -37,11 +38,9 @@ _WHOLE: Final = (
 _EXCEPT: Final = (*_PLAIN, "calendar")
 _KEYS: Final = {name: name for name in (*_WHOLE, "calendar")}
 _SOLAR_KEYS: Final = {name: name for name in ("event", "latitude", "longitude", "offset")}
-_LATER: Final = tuple(
-    name
-    for name in ScheduleSpec.__struct_fields__
-    if name not in {"every", "cron", "at", "tz", "start_at", "run_at_start", "dst_gap", "dst_fold"}
-)
+_FIRST: Final = frozenset({"every", "cron", "at", "tz", "start_at", "run_at_start", "dst_gap", "dst_fold"})
+_later: Final = attrgetter(*(name for name in ScheduleSpec.__struct_fields__ if name not in _FIRST))
+_NOTHING_LATER: Final = _later(ScheduleSpec())
 
 
 def read_schedule(value: JSON) -> ScheduleSpec | None:
@@ -149,4 +148,4 @@ def schedule_json(spec: ScheduleSpec) -> dict[str, Any]:
 
 def uses_later(spec: ScheduleSpec | None) -> bool:
     """Whether the schedule says anything that instances with reader version 1 cannot honour."""
-    return spec is not None and any(getattr(spec, name) not in (None, ()) for name in _LATER)
+    return spec is not None and _later(spec) != _NOTHING_LATER

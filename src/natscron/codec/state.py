@@ -5,6 +5,7 @@ does not lead.
 """
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -114,14 +115,13 @@ _FIRST_FIELDS: Final = frozenset(
         *("deadline_ms", "epoch", "payload", "reader"),
     }
 )
-_LATER: Final = tuple(
-    (field.name, field.default) for field in msgspec.structs.fields(OpenRow) if field.name not in _FIRST_FIELDS
-)
+_later: Final = attrgetter(*(name for name in OpenRow.__struct_fields__ if name not in _FIRST_FIELDS))
+_NOTHING_LATER: Final = _later(OpenRow(run_id="", job_id="", generation=0, scheduled_at_ms=0, state=OpenState.PENDING))
 
 
 def _needs_second(row: OpenRow) -> bool:
     """Whether an instance with reader version 1 could not honour the row."""
-    return row.state not in _FIRST_STATES or any(getattr(row, name) != default for name, default in _LATER)
+    return row.state not in _FIRST_STATES or bool(_later(row) != _NOTHING_LATER)
 
 
 def decode_row(data: bytes) -> OpenRow:
