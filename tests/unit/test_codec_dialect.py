@@ -1,5 +1,6 @@
 """The whole dialect through JSON and rows: schedules, job fields, versions, open rows."""
 
+import contextlib
 from typing import Any
 
 import msgspec
@@ -8,7 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.dialect import jobs, specs
 
-from natscron.codec import decode_row, encode_row, job_to_json, merge_job, parse_job, read_schedule, state, successor
+from natscron.codec import (
+    decode_row,
+    encode_row,
+    job_to_json,
+    merge_job,
+    parse_calendar,
+    parse_job,
+    read_schedule,
+    state,
+    successor,
+)
 from natscron.errors import MalformedInputError, NatscronError, ValidationError
 from natscron.model import (
     Backfill,
@@ -202,6 +213,43 @@ def test_the_fast_way_leaves_new_fields_to_the_long_way(field: str) -> None:
     bad = decode_row("a", b'{"subject":"a","schedule":{"max_runs":0},"natscron":{"reader":2}}', WRITE)
     assert bad.invalid is not None
     assert "schedule.max_runs" in bad.invalid
+
+
+# What somebody hostile sends
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["every", "cron", "any", "except", "calendar", "x"]), inner, max_size=3)
+    ),
+    max_leaves=10,
+)
+_SCHEDULE_NAMES = st.sampled_from([*(name.rstrip("_") for name in ScheduleSpec.__struct_fields__), "ANY", "x"])
+_JOB_NAMES = st.sampled_from(
+    [*("retry", "priority", "reports", "pause_after_failures", "paused_until", "skip", "Paused_Until", "catchup")]
+)
+
+
+@given(
+    st.dictionaries(_SCHEDULE_NAMES, _JSON, max_size=4),
+    st.dictionaries(_JOB_NAMES, _JSON | st.dictionaries(st.sampled_from(["only", "from", "until"]), _JSON), max_size=4),
+)
+def test_any_json_in_any_field_raises_nothing_undeclared(schedule: dict[str, Any], fields: dict[str, Any]) -> None:
+    found = {"subject": "jobs.a", "schedule": schedule, **fields}
+    row = decode_row("jobs.a", msgspec.json.encode(found), WRITE)
+    try:
+        job = parse_job(found, now_ms=5).job
+    except (MalformedInputError, ValidationError):
+        assert row.invalid is not None
+        return
+    assert stored(job).invalid is None
+
+
+@given(st.dictionaries(st.sampled_from(["dates", "weekly", "ical", "tz", "note", "name", "Name", "x"]), _JSON))
+def test_any_json_in_a_calendar_raises_nothing_undeclared(found: dict[str, Any]) -> None:
+    with contextlib.suppress(MalformedInputError, ValidationError):
+        assert parse_calendar({"name": "a", **found}).calendar.name
 
 
 # Versions
