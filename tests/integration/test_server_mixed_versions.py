@@ -11,7 +11,9 @@ import nats
 import pytest
 from nats.aio.client import Client
 
+from natscron.codec import encode_calendar, encode_row, row
 from natscron.errors import ValidationError
+from natscron.model import Calendar, CalendarSpec, Job, ScheduleSpec
 from natscron.server import Server, ServerOptions
 from natscron.storage.nats import NatsStorageOptions
 from natscron.storage.nats.keys import StateKeys
@@ -71,7 +73,7 @@ async def test_a_job_of_a_later_version_is_left_to_an_instance_of_that_version(
     why = await blocked(server)
     assert "'later'" in why
     assert "99" in why
-    assert "up to 1" in why
+    assert "up to 2" in why
     assert [one["subject"] for one in await server.list_jobs({"state": "invalid"})] == ["later"]
     with pytest.raises(ValidationError, match="99"):
         await server.update_job({"subject": "later", "schedule": {"every": "1m"}})
@@ -101,6 +103,39 @@ async def test_a_job_of_a_later_version_is_left_to_an_instance_of_that_version(
     await ticks.next_msg(timeout=5)
 
 
+PLAIN = Job(id="plain", schedule=ScheduleSpec(every="100ms"))
+JITTERED = Job(id="plain", schedule=ScheduleSpec(every="100ms", jitter="10ms"))
+
+
+async def test_an_instance_of_the_first_reader_leads_until_a_row_says_more(
+    client: Client, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row, "READER", 1)
+    plain = await client.subscribe("plain")
+    jobs = await client.jetstream().key_value("nats-cron-jobs")
+    await jobs.put("plain", encode_row(PLAIN))
+    await plain.next_msg(timeout=5)
+    await jobs.put("plain", encode_row(JITTERED))
+    await until_leading(server, leading=False)
+    assert "up to 1" in await blocked(server)
+    await jobs.put("plain", encode_row(PLAIN))
+    await until_leading(server, leading=True)
+
+
+async def test_a_job_whose_calendar_is_of_a_later_version_is_left_to_that_version(
+    client: Client, server: Server
+) -> None:
+    await until_leading(server, leading=True)
+    jobs = await client.jetstream().key_value("nats-cron-jobs")
+    away = ScheduleSpec(every="100ms", except_=(ScheduleSpec(calendar="moons"),))
+    await jobs.put("_cal.moons", b'{"moons":5,"natscron":{"reader":99}}')
+    await jobs.put("plain", encode_row(Job(id="plain", schedule=away)))
+    await until_leading(server, leading=False)
+    assert "99" in await blocked(server)
+    await jobs.put("_cal.moons", encode_calendar(Calendar(name="moons", spec=CalendarSpec(dates=("12-25",)))))
+    await until_leading(server, leading=True)
+
+
 @pytest.mark.parametrize("record", ["lease", "open row"])
 async def test_a_state_record_of_a_later_version_blocks_until_it_is_gone(
     client: Client, server: Server, record: str
@@ -113,7 +148,7 @@ async def test_a_state_record_of_a_later_version_blocks_until_it_is_gone(
     await until_leading(server, leading=False)
     why = await blocked(server)
     assert "reader version 99" in why
-    assert "up to 1" in why
+    assert "up to 2" in why
     await stream.publish(subject, b"", headers={"KV-Operation": "DEL"})
     await until_leading(server, leading=True)
 
