@@ -216,3 +216,31 @@ def finish(process: "subprocess.Popen[str]") -> list[str]:
     lines = [line.strip() for line in process.stdout]
     assert process.wait(20) == 0, lines
     return [line for line in lines if line.startswith("done ")]
+
+
+async def test_the_reporting_worker_ends_its_runs_and_they_do_not_overlap(
+    environment: dict[str, str], nats_url: str, service: Server, client: Client, start: Start
+) -> None:
+    command = [sys.executable, "-W", "error", str(EXAMPLES / "workers" / "reporting.py"), "render.>"]
+    process = start(command, {**environment, "NATS_URL": nats_url})
+    assert "listening on" in await line_of(process)
+    records = await client.subscribe("nats-cron.log.render.film")
+    await service.create_job(
+        {
+            "subject": "render.film",
+            "schedule": {"cron": "0 0 1 1 *"},
+            "payload": "frames",
+            "delivery": "core",
+            "reports": True,
+            "overlap": "buffer_all",
+        }
+    )
+    for _ in range(3):
+        await service.trigger_job("render.film")
+    told: list[tuple[str, str | None]] = []
+    while [status for status, _ in told].count("completed") < 3:
+        run = json.loads((await records.next_msg(timeout=20)).data)
+        told.append((run["status"], run.get("result")))
+    assert told == [("running", None), ("completed", "6 bytes")] * 3
+    process.terminate()
+    assert await asyncio.to_thread(process.wait, 20) == 0
