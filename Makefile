@@ -13,9 +13,11 @@ WORKERS ?= 2
 RUN_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
+# Seconds of `make fuzz`, for all its targets together.
+FUZZ_TIME ?= 300
 IMAGE ?= nats-cron:latest
 
-.PHONY: help run test lint format bench soak build docker install clean
+.PHONY: help run test lint format bench soak fuzz build docker install clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets.
@@ -55,6 +57,9 @@ bench: $(STAMP) ## Measure; one table of figures. Takes minutes. One alone: BENC
 soak: $(STAMP) ## Run the tests that take minutes.
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m soak $(TEST_ARGS) $(TESTS)
 
+fuzz: $(STAMP) ## Look for input that breaks a reader, guided by coverage, for FUZZ_TIME seconds (Linux on x86-64).
+	$(BIN)/python -m tests.fuzz.coverage --seconds $(FUZZ_TIME)
+
 build: $(STAMP) ## Build the sdist and the wheel into dist/.
 	$(BIN)/python -m build
 
@@ -67,4 +72,4 @@ docker: $(STAMP) ## Build the image; where no engine runs, check the Dockerfile 
 	fi
 
 clean: ## Remove what the other targets made.
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .fuzz

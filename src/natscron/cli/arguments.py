@@ -15,8 +15,14 @@ from natscron.model import CatchUpPolicy, Delivery, Overlap
 
 __all__ = ["job_fields", "job_options", "looks_like_schedule", "parse_schedule", "payload_of"]
 
-_SCHEDULE_FLAGS: Final = ("tz", "start_at", "run_at_start", "dst_gap", "dst_fold")
-_PLAIN_FLAGS: Final = ("delivery", "overlap", "timeout", "note", "paused", "expected_revision")
+_SCHEDULE_FLAGS: Final = (
+    *("tz", "start_at", "run_at_start", "dst_gap", "dst_fold"),
+    *("not_before", "not_after", "max_runs", "jitter"),
+)
+_PLAIN_FLAGS: Final = (
+    *("delivery", "overlap", "timeout", "note", "paused", "paused_until", "expected_revision"),
+    *("priority", "reports", "pause_after_failures"),
+)
 _RETRY_FLAGS: Final = ("attempts", "backoff", "factor", "max_backoff", "jitter")
 _CATCHUP_FLAGS: Final = ("window", "limit", "grace")
 _WHEN: Final = "When it runs"
@@ -27,8 +33,8 @@ _ABOUT: Final = "What it carries"
 def parse_schedule(text: str) -> dict[str, Any]:
     """A SCHEDULE argument as the API's schedule object.
 
-    A duration (``30s``), a cron expression (has a blank, or begins with ``@``), ``in 5m`` or an RFC 3339 instant, or a
-    whole schedule object as JSON. Whether a cron expression is right, the service says.
+    A duration (``30s``), a cron expression (has a blank, or begins with ``@``), ``in 5m`` or an RFC 3339 instant, a
+    recurrence rule (``FREQ=MONTHLY;BYDAY=-1FR``), or a whole schedule object as JSON. Whether a cron expression is right, the service says.
 
     Raises:
         click.UsageError: with what can be written.
@@ -37,8 +43,10 @@ def parse_schedule(text: str) -> dict[str, Any]:
     if text.startswith("{"):
         try:
             return msgspec.json.decode(text, type=dict[str, Any])
-        except JSON_ERRORS as error:
+        except (*JSON_ERRORS, UnicodeEncodeError) as error:  # bytes of the command line that are no text
             raise click.UsageError(f"the schedule is not a JSON object: {error}") from error
+    if _is_rule(text):
+        return {"rrule": text}
     if re.match(r"in\s+\S+$", text):
         return {"at": text}
     if _is_instant(text):
@@ -54,20 +62,25 @@ def parse_schedule(text: str) -> dict[str, Any]:
             f"invalid duration '{text}' ({error})\n"
             "Duration format: number + unit (e.g., '30s', '5m', '2h')\n"
             "Cron format: 'minute hour day month weekday' (e.g., '0 9 * * *')\n"
-            "Once: 'in 5m', or an instant (e.g., '2027-01-31T09:00:00Z')"
+            "Once: 'in 5m', or an instant (e.g., '2027-01-31T09:00:00Z')\n"
+            "Any other: a rule ('FREQ=MONTHLY;BYDAY=-1FR'), or a schedule object as JSON"
         ) from error
     return {"every": text}
 
 
 def looks_like_schedule(text: str) -> bool:
     """Whether an argument that may be a schedule or a job's subject is a schedule: no subject has a blank."""
-    if text.startswith(("@", "{")) or re.search(r"\s", text) or _is_instant(text):
+    if text.startswith(("@", "{")) or _is_rule(text) or re.search(r"\s", text) or _is_instant(text):
         return True
     try:
         parse_duration(text)
     except ValidationError:
         return False
     return True
+
+
+def _is_rule(text: str) -> bool:
+    return re.match(r"((RRULE|DTSTART)\b|FREQ=)", text, re.IGNORECASE) is not None
 
 
 def _is_instant(text: str) -> bool:
@@ -98,6 +111,26 @@ def job_options(fn: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--tz", metavar="ZONE", help="Zone of a cron schedule, such as Europe/Berlin.", panel=_WHEN),
         click.option("--start-at", metavar="INSTANT", help="What an interval counts from, RFC 3339.", panel=_WHEN),
         click.option("--run-at-start", is_flag=True, default=None, help="Also run once right away.", panel=_WHEN),
+        click.option("--not-before", metavar="INSTANT", help="No run before this; RFC 3339 or 'in 2h'.", panel=_WHEN),
+        click.option("--not-after", metavar="INSTANT", help="No run after this; RFC 3339 or 'in 2h'.", panel=_WHEN),
+        click.option("--max-runs", type=int, metavar="N", help="So many runs from now on, then no more.", panel=_WHEN),
+        click.option("--jitter", metavar="DURATION", help="Delay each run by up to this, by chance.", panel=_WHEN),
+        click.option(
+            "--except-calendar",
+            "calendars",
+            multiple=True,
+            metavar="NAME",
+            help="Not when this calendar says so; repeatable.",
+            panel=_WHEN,
+        ),
+        click.option(
+            "--except",
+            "exceptions",
+            multiple=True,
+            metavar="SCHEDULE",
+            help="Not when this schedule says so; repeatable.",
+            panel=_WHEN,
+        ),
         click.option(
             "--dst-gap",
             type=click.Choice(["run_after", "skip", "shift"]),
@@ -125,7 +158,7 @@ def job_options(fn: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--overlap",
             type=click.Choice([one.value for one in Overlap]),
-            help="When the last one still runs; skip needs delivery request.",
+            help="When the last one still runs; all but allow need delivery request or --reports.",
             panel=_HOW,
         ),
         click.option("--timeout", metavar="DURATION", help="How long one try may take.", panel=_HOW),
@@ -136,7 +169,23 @@ def job_options(fn: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--retry-factor", type=float, metavar="X", help="How much longer each wait is.", panel=_HOW),
         click.option("--retry-max-backoff", metavar="DURATION", help="Longest wait.", panel=_HOW),
         click.option("--retry-jitter", metavar="PERCENT", help="Random part of a wait, such as 10%.", panel=_HOW),
+        click.option(
+            "--retry-only", multiple=True, metavar="ERROR", help="Try again after these alone; repeatable.", panel=_HOW
+        ),
+        click.option(
+            "--retry-never", multiple=True, metavar="ERROR", help="Not after these (5*); repeatable.", panel=_HOW
+        ),
+        click.option(
+            "--pause-after-failures", type=int, metavar="N", help="Pause after N failed runs in a row.", panel=_HOW
+        ),
+        click.option(
+            "--reports/--no-reports", default=None, help="Workers say how runs end (runs.report).", panel=_HOW
+        ),
+        click.option(
+            "--priority", type=int, metavar="N", help="-100 to 100: of runs due at once the higher first.", panel=_HOW
+        ),
         click.option("--paused/--no-paused", default=None, help="Stored, not run.", panel=_HOW),
+        click.option("--paused-until", metavar="INSTANT", help="Stored, and run from then on; or 'in 2h'.", panel=_HOW),
         click.option(
             "--payload-type", metavar="TYPE", help="json, text or base64 (decoded). [default: by DATA]", panel=_ABOUT
         ),
@@ -160,7 +209,7 @@ def job_fields(flags: dict[str, Any]) -> dict[str, Any]:
         click.BadParameter: a header or label is not ``K=V``.
     """
     job: dict[str, Any] = {key: flags[key] for key in _PLAIN_FLAGS if flags.get(key) is not None}
-    nested = {
+    nested: dict[str, dict[str, Any]] = {
         "schedule": {key: flags[key] for key in _SCHEDULE_FLAGS if flags.get(key) is not None},
         "retry": {key: flags[f"retry_{key}"] for key in _RETRY_FLAGS if flags.get(f"retry_{key}") is not None},
         "catchup": {key: flags[f"catchup_{key}"] for key in _CATCHUP_FLAGS if flags.get(f"catchup_{key}") is not None},
@@ -169,6 +218,13 @@ def job_fields(flags: dict[str, Any]) -> dict[str, Any]:
     }
     if flags.get("catchup") is not None:
         nested["catchup"]["policy"] = flags["catchup"]
+    for name in ("only", "never"):
+        if flags.get(f"retry_{name}"):
+            nested["retry"][name] = list(flags[f"retry_{name}"])
+    without = [{"calendar": name} for name in flags.get("calendars") or ()]
+    without += [parse_schedule(text) for text in flags.get("exceptions") or ()]
+    if without:
+        nested["schedule"]["except"] = without
     return job | {key: value for key, value in nested.items() if value}
 
 

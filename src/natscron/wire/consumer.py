@@ -46,6 +46,7 @@ MAX_BACKOFF_S: Final = 1.0
 _TICKS: Final = 2
 """Looks at the silence a heartbeat interval."""
 _OLD_ACK_TOKENS: Final = 9
+_ACK_TOKENS: Final = 11
 _NS: Final = 1_000_000_000
 
 
@@ -84,7 +85,7 @@ def parse_ack(reply: str) -> tuple[int, int, int, int]:
     Both forms: with 9 tokens, and with domain and account (11 or more). Raises ValueError for anything else.
     """
     parts = reply.split(".")
-    if parts[:2] != ["$JS", "ACK"]:
+    if parts[:2] != ["$JS", "ACK"] or (len(parts) != _OLD_ACK_TOKENS and len(parts) < _ACK_TOKENS):
         msg = f"not an acknowledgement subject: {reply!r}"
         raise ValueError(msg)
     if len(parts) == _OLD_ACK_TOKENS:

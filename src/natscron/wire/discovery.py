@@ -43,7 +43,7 @@ async def ping_service(connection: Connection, name: str, *, wait_s: float = 0.5
             return
         try:
             answer = msgspec.json.decode(message.data)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return
         if isinstance(answer, dict) and len(found) < _MAX_ANSWERS:
             found.append(answer)

@@ -45,7 +45,7 @@ def decode_ack(subject: str, message: Message) -> PubAck | StorageError:
         return NoRespondersError(subject)
     try:
         ack = _ACK.decode(message.data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return StorageUncertainError(f"the answer to {subject} is not a stream's acknowledgement")
     if ack.error is not None:
         return ApiError(ack.error.code, ack.error.err_code, ack.error.description)
@@ -58,12 +58,12 @@ def decode_api(subject: str, message: Message) -> dict[str, Any]:
     """A JetStream API reply. Raises ApiError for its error, StorageUncertainError for something else."""
     try:
         reply = msgspec.json.decode(message.data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         reply = None
     if not isinstance(reply, dict):
         raise StorageUncertainError(f"the answer to {subject} is not JetStream's")
     error = reply.get("error")
-    if error:
+    if isinstance(error, dict) and error:
         raise ApiError(error.get("code", 500), error.get("err_code", 0), error.get("description", ""))
     return reply
 
