@@ -5,9 +5,11 @@ from collections.abc import Iterable
 import msgspec
 
 from natscron.codec import decode_row, encode_row, key_of, successor
+from natscron.codec.calendar import calendar_key, decode_calendar, encode_calendar
+from natscron.codec.versions import successor_calendar
 from natscron.engine.planner import Planner, Window
 from natscron.engine.table import Entry, compile_entry
-from natscron.model import CatchUp, Job, Mark, NoteRef, Reason, ScheduleSpec, Stamp
+from natscron.model import Calendar, CalendarSpec, CatchUp, Job, Mark, NoteRef, Reason, ScheduleSpec, Stamp
 
 NO_CATCHUP = 1 << 50
 """A grace so long that no slot is ever older."""
@@ -33,6 +35,7 @@ class Jobs:
         self.now_ms = at_ms
         self.seq = 0
         self.rows: dict[str, Job] = {}
+        self.calendars: dict[str, Calendar] = {}
 
     def create(self, schedule: ScheduleSpec, job_id: str = "a", catchup: CatchUp | None = None) -> Entry:
         return self._write(Job(id=job_id, schedule=schedule, catchup=catchup or CatchUp()))
@@ -42,11 +45,23 @@ class Jobs:
         old = self.rows["a"]
         return self._write(successor(old, msgspec.structs.replace(old, **changes), known))
 
+    def put_calendar(self, at_ms: int, name: str, spec: CalendarSpec, known: Mark | None = None) -> None:
+        self.now_ms = at_ms
+        self.seq += 1
+        new, old = Calendar(name=name, spec=spec), self.calendars.get(name)
+        if old is not None:
+            new = successor_calendar(old, new, known, 86_400_000)
+        stamp = Stamp(self.now_ms, self.seq)
+        self.calendars[name] = decode_calendar(calendar_key(name), encode_calendar(new), stamp)
+
+    def entry(self, job_id: str = "a") -> Entry:
+        return compile_entry(self.rows[job_id], 1, calendars=self.calendars)
+
     def _write(self, job: Job) -> Entry:
         self.seq += 1
         stored = decode_row(key_of(job.id), encode_row(job), Stamp(self.now_ms, self.seq))
         self.rows[job.id] = stored
-        return compile_entry(stored, 1)
+        return self.entry(job.id)
 
 
 def started(entries: Iterable[Entry] = (), from_ms: int = BIRTH, jobs_seq: int = 0) -> Planner:

@@ -1,9 +1,11 @@
 """What an edit does to the fields that the store owns.
 
-Versions are kept until the mark has passed them: each ends where the next begins, the last one where what is in force
-begins. A pause that was to end by itself leaves two versions, the pause and the schedule after it, the second since the
-pause's planned end. The writer does not know the stamp of its own write, so both are kept also when the edit comes
-before that end: the second then never came into force, and the pause ends with the edit.
+Versions are kept until the mark has passed them and those before them: each ends where the next begins, the last one
+where what is in force begins, so none can be taken out of the middle. With jitter a version is not over where it ends,
+and a pause is kept as long as a slot that was waiting in it may be due after it. A pause that was to end by itself
+leaves two versions, the pause and the schedule after it, the second since the pause's planned end. The writer does not
+know the stamp of its own write, so both are kept also when the edit comes before that end: the second then never came
+into force, and the pause ends with the edit.
 """
 
 from collections.abc import Sequence
@@ -57,11 +59,8 @@ def successor_calendar(old: Calendar, new: Calendar, mark: Mark | None = None, j
     owned = {"revision": old.revision, "updated_at_ms": old.updated_at_ms}
     if old.invalid is not None:
         return msgspec.structs.replace(new, **owned, counts_from=Stamp(), previous=())
-    previous = tuple(
-        version
-        for version, end in zip(old.previous, _ends(old.previous, old.counts_from), strict=True)
-        if mark is None or not _passed(mark, end, jitter_ms)
-    )
+    passed = [mark is not None and _passed(mark, e, jitter_ms) for e in _ends(old.previous, old.counts_from)]
+    previous = old.previous[[*passed, False].index(False) :]
     if msgspec.structs.replace(old.spec, note=new.spec.note) == new.spec:
         return msgspec.structs.replace(new, **owned, counts_from=old.counts_from, previous=previous)
     previous = (*previous, CalendarVersion(spec=msgspec.structs.replace(old.spec, note=""), since=old.counts_from))
@@ -102,11 +101,14 @@ def _owned(old: Job) -> dict[str, int]:
 def _pending(old: Job, mark: Mark | None) -> tuple[Version, ...]:
     if mark is None:
         return old.previous
-    return tuple(
-        version
-        for version, end in zip(old.previous, _ends(old.previous, old.counts_from), strict=True)
-        if not _passed(mark, end, _jitter_ms(version.schedule))
-    )
+    ends = _ends(old.previous, old.counts_from)
+    waits = _jitter_ms(old.schedule)
+    jitters: list[Ms] = []
+    for version in reversed(old.previous):
+        jitters.append(waits if version.schedule is None else _jitter_ms(version.schedule))
+        waits = max(waits, jitters[-1])
+    passed = [_passed(mark, end, jitter) for end, jitter in zip(ends, reversed(jitters), strict=True)]
+    return old.previous[[*passed, False].index(False) :]
 
 
 def _ends(versions: Sequence[Version | CalendarVersion], last: Stamp) -> list[Stamp]:

@@ -161,17 +161,18 @@ def _from_versions(entry: Entry, mark: Mark) -> list[Cursor]:
     floors: list[Ms] = []
     found: list[Cursor] = []
     for i, (version, schedule) in enumerate(zip(versions, schedules, strict=True)):
+        if version.spec is None and i < last and (i >= known or versions[i + 1].since.at_ms > mark.instant_ms):
+            found += _paused(entry, versions, floors, i, schedules)
         if schedule is None:
             floors.append(version.since.at_ms)
             continue
         floor = _floor(entry, versions, floors, i, schedule)
         floors.append(floor)
-        found += _paused(entry, versions, floors, i, schedule, mark, seen=i <= known)
         # Normally nothing is left of the versions before the known one. But a leader whose clock is behind the
         # store's may have seen a write from its own future, before which slots of the old version are undecided.
         after = max(mark.instant_ms, floor) if i <= known else floor
         until = version.until
-        if until is not None and until > version.since.at_ms and versions[i + 1].spec is not None:
+        if until is not None and until >= version.since.at_ms and versions[i + 1].spec is not None:
             until = bound_of(schedule, until)
         if until is not None and until <= after:
             continue
@@ -220,31 +221,25 @@ def _before_pause(versions: Sequence[InForce], i: int) -> int:
     return before
 
 
-def _paused(  # noqa: PLR0913, PLR0917 - one step of _from_versions
-    entry: Entry,
-    versions: Sequence[InForce],
-    floors: Sequence[Ms],
-    i: int,
-    schedule: Schedule,
-    mark: Mark,
-    *,
-    seen: bool,
+def _paused(
+    entry: Entry, versions: Sequence[InForce], floors: Sequence[Ms], i: int, schedules: Sequence[Schedule | None]
 ) -> list[Cursor]:
-    """The slots of the pause that ended with the version at ``i``, as the schedule that went on has them."""
-    version = versions[i]
-    spec = version.spec
-    before = _before_pause(versions, i)
-    over = version.since.at_ms
-    if before == i - 1 or spec is None or (seen and over <= mark.instant_ms):
+    """The slots of the pause at ``i``, as the schedule has them that goes on, or would."""
+    version, over = versions[i], versions[i].until
+    on = next((k for k in range(i + 1, len(versions)) if versions[k].spec is not None), -1)
+    spec = entry.job.schedule if on < 0 else versions[on].spec
+    schedule = entry.schedule if on < 0 else schedules[on]
+    if spec is None or schedule is None or over is None:
         return []
-    if spec.at is not None and not entry.job.paused:
-        # The planner tells of a once slot by itself.
+    if spec.at is not None and versions[i + 1].since.seq != version.since.seq:
+        # The planner tells of a once slot by itself, unless the pause ended by itself.
         return []
-    begun = versions[before + 1].since.at_ms
-    if before >= 0 and versions[before].same_as(version):
-        after = max(begun, floors[before])
-    else:
-        after = bound_of(schedule, begun)
+    after = version.since.at_ms
+    before = versions[i - 1] if i else None
+    if before is not None and before.spec == spec:
+        after = max(after, floors[i - 1])
+    elif before is None or before.spec is not None:
+        after = bound_of(schedule, after)
     if over <= after:
         return []
     cursor = Cursor(entry, schedule, after, over)

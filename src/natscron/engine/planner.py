@@ -23,14 +23,14 @@ import msgspec
 
 from natscron.engine.cursors import NEVER, Cursor, cursors_of
 from natscron.engine.table import Entry
-from natscron.model import CatchUp, CatchUpPolicy, Mark, Ms, NoteRef, Reason, Trigger
+from natscron.model import CatchUp, CatchUpPolicy, Job, Mark, Ms, NoteRef, Reason, Trigger
 from natscron.policy import catchup
 
 __all__ = ["Cursor", "Due", "Missed", "Planner", "Window", "cursors_of"]
 
 _DEAD_KEPT: Final = 1_024
 """The heaps are cleared of dead cursors when there are more than this, and more than the live ones."""
-_LATE_WEIGHT: Final = 4
+_LATE_WEIGHT: Final = 8
 """A late job costs a take about as much as so many slots, also if it comes to one run or to none."""
 
 
@@ -69,6 +69,9 @@ class Planner:
         self._cursors: dict[str, list[Cursor]] = {}
         self._unseen: dict[str, Entry] = {}
         self._passed: dict[str, Missed] = {}
+        self._ahead: dict[str, tuple[int, Mark]] = {}
+        """Jobs of which more is decided than the mark says, by generation: :meth:`take` was to yield less at once."""
+        self._ahead_until: Ms = NEVER
         self._order = 0
         self._dead = 0
 
@@ -82,10 +85,10 @@ class Planner:
     def put(self, entry: Entry) -> None:
         """A job is new or changed: plan it from the decided mark."""
         job = entry.job
-        self.remove(job.id)
+        self._drop(job.id)
         if entry.counts_from.seq > self.decided.jobs_seq:
             self._unseen[job.id] = entry
-        cursors = cursors_of(entry, self.decided)
+        cursors = cursors_of(entry, self._decided_of(job))
         if cursors:
             self._cursors[job.id] = cursors
         for cursor in cursors:
@@ -94,6 +97,10 @@ class Planner:
             c.next_ms is not None and (c.until is None or c.reason is Reason.SKIP_NEXT) for c in cursors
         ):
             self._note_passed(entry)
+
+    def _decided_of(self, job: Job) -> Mark:
+        generation, ahead = self._ahead.get(job.id, (0, self.decided))
+        return ahead if generation == job.generation and ahead.instant_ms > self.decided.instant_ms else self.decided
 
     def _note_passed(self, entry: Entry) -> None:
         """A once slot that was over when it began to count is not run; :meth:`take` says so, once."""
@@ -117,6 +124,10 @@ class Planner:
 
     def remove(self, job_id: str) -> None:
         """A job is gone."""
+        self._drop(job_id)
+        self._ahead.pop(job_id, None)
+
+    def _drop(self, job_id: str) -> None:
         for cursor in self._cursors.pop(job_id, ()):
             cursor.alive = False
             self._dead += 1
@@ -132,6 +143,8 @@ class Planner:
     def decide(self, mark: Mark) -> None:
         """Everything up to ``mark`` is decided: by what :meth:`take` yielded, or by another leader."""
         self.decided = mark
+        if self._ahead and self._ahead_until <= mark.instant_ms:
+            self._ahead.clear()
         if self._unseen:
             seen = [e for e in self._unseen.values() if e.counts_from.seq <= mark.jobs_seq]
             for entry in seen:
@@ -160,6 +173,7 @@ class Planner:
         self._cursors.clear()
         self._unseen.clear()
         self._passed.clear()
+        self._ahead.clear()
         self._dead = 0
 
     def ready(self) -> None:
@@ -186,16 +200,14 @@ class Planner:
         due: list[Due] = []
         missed = list(self._passed.values())
         self._passed.clear()
-        if self._silent:
-            self._tell(now_ms, limit, missed)
-        late: dict[str, None] = {}
+        late: dict[str, Ms] = {}
         weight = 0
         heap = self._heap
         while len(due) + weight < limit and (first := self._first(heap)) is not None and first <= now_ms:
             _, _, cursor = heapq.heappop(heap)
             job = cursor.entry.job
             if first <= reference - max(job.catchup.grace_ms, grace_floor_ms):
-                late[job.id] = None
+                late[job.id] = reference - max(job.catchup.grace_ms, grace_floor_ms)
                 weight += job.catchup.limit if job.catchup.policy is CatchUpPolicy.ALL else _LATE_WEIGHT
                 # All of the job's cursors are dealt with together, by fresh ones.
                 for other in self._cursors[job.id]:
@@ -208,16 +220,19 @@ class Planner:
             self._catch_up(job_id, now_ms, reference, grace_floor_ms, due, missed)
         if late:
             due.sort(key=lambda d: (d.due_ms, d.cursor.rank))
-        following = min(
-            (t for t in (self._first(heap), self._first(self._silent)) if t is not None),
-            default=None,
-        )
+        following = self._first(heap)
+        if self._silent:
+            self._tell(now_ms if following is None else min(now_ms, following - 1), limit, missed)
+            silent = self._first(self._silent)
+            following = silent if following is None or (silent is not None and silent < following) else following
         more = following is not None and following <= now_ms
         instant = max(following - 1 if more and following is not None else now_ms, self.decided.instant_ms)
         # The mark lies ahead of this clock, and a change that its maker had not seen has slots before it: until these
         # are taken, nobody may believe that the change was decided.
         whole = following is None or following > instant
         seq = max(jobs_seq, self.decided.jobs_seq) if whole else self.decided.jobs_seq
+        if more:
+            self._note_ahead(due, late, instant, max(jobs_seq, self.decided.jobs_seq))
         self.decide(msgspec.structs.replace(self.decided, instant_ms=instant, jobs_seq=seq))
         return Window(tuple(due), tuple(missed), more)
 
@@ -254,6 +269,20 @@ class Planner:
         missed.extend(Missed(entry, skipped) for skipped in plan.skipped)
         for at, i in zip(plan.run, plan.of, strict=True):
             due.append(Due(at, fresh[i].slot_of(at), fresh[i], Trigger.CATCHUP))
+
+    def _note_ahead(self, due: list[Due], late: dict[str, Ms], instant: Ms, seq: int) -> None:
+        """The mark stays behind some of what was handed out: a job that changes now must not have it again."""
+        for one in reversed(due):
+            if one.due_ms <= instant:
+                break
+            self._decided_ahead(one.cursor.entry.job, one.due_ms, seq)
+        for job_id, until in late.items():
+            self._decided_ahead(self._cursors[job_id][0].entry.job, until, seq)
+
+    def _decided_ahead(self, job: Job, until: Ms, seq: int) -> None:
+        if until > self._decided_of(job).instant_ms:
+            self._ahead[job.id] = (job.generation, Mark(instant_ms=until, jobs_seq=seq))
+            self._ahead_until = max(self._ahead_until, until)
 
     def _tell(self, now_ms: Ms, limit: int, missed: list[Missed]) -> None:
         """Make ranges, at most ``limit``, of the slots that do not run and whose time has come."""

@@ -83,7 +83,7 @@ def compile_entry(
             seed=job.id,
             min_interval_ns=min_interval_ns,
             lenient=True,
-            **({"calendars": {c.name: c.spec for c in used}} if used else {}),
+            calendars={c.name: c.spec for c in used},
         )
     except (InvalidScheduleError, InvalidCalendarError) as error:
         return Entry(_with_invalid(job, str(error)), None, (), used, row)

@@ -105,7 +105,7 @@ def compiled(entry: Entry, version: InForce, *, last: bool) -> Schedule | None:
             seed=entry.job.id,
             min_interval_ns=1,
             lenient=True,
-            **({"calendars": dict(version.calendars)} if version.calendars else {}),
+            calendars=dict(version.calendars),
         ).schedule
     except (InvalidScheduleError, InvalidCalendarError):
         # Not here: a zone that this host does not know, say. The present version runs all the same.
