@@ -63,7 +63,9 @@ def decode_api(subject: str, message: Message) -> dict[str, Any]:
     if not isinstance(reply, dict):
         raise StorageUncertainError(f"the answer to {subject} is not JetStream's")
     error = reply.get("error")
-    if isinstance(error, dict) and error:
+    if error and not isinstance(error, dict):
+        raise StorageUncertainError(f"the answer to {subject} is not JetStream's")
+    if error:
         raise ApiError(error.get("code", 500), error.get("err_code", 0), error.get("description", ""))
     return reply
 
