@@ -165,7 +165,7 @@ def test_an_outage_longer_than_the_window_leaves_no_slot_unexplained() -> None:
         since=NOW - 2 * DAY,
     ).past
     assert shape(past) == [("not_run", "catchup_window"), ("not_run", "catchup_latest"), ("ran", "")]
-    assert past[-1].text == "completed by catch-up, 5s late"
+    assert past[-1].text == "by catch-up: completed, 5s late"
 
 
 def test_catch_up_with_a_limit_shows_what_ran_and_what_was_over_it() -> None:
@@ -190,13 +190,13 @@ def test_runs_by_hand_and_by_backfill_are_listed_beside_the_slots() -> None:
 
 def test_a_slot_after_the_mark_is_undecided() -> None:
     past = told(entry_of(EVERY_FIVE), ran(SLOTS[0]), mark=Mark(instant_ms=SLOTS[0], jobs_seq=100)).past
-    assert shape(past) == [("ran", ""), ("undecided", "no_leader")]
+    assert shape(past) == [("ran", ""), ("undecided", "after_mark")]
     assert "decided up to 2027-06-15T11:55:00Z" in past[1].text
 
 
 def test_a_change_that_no_leader_has_seen_leaves_its_slots_undecided() -> None:
     entry = entry_of(EVERY_FIVE, counts_from=Stamp(SLOTS[0], 200))
-    assert shape(told(entry, since=SLOTS[1]).past) == [("undecided", "no_leader")]
+    assert shape(told(entry, since=SLOTS[1]).past) == [("undecided", "after_mark")]
 
 
 def test_without_any_leader_ever_nothing_is_decided() -> None:

@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from natscron.codec import text_to_ms
 from natscron.engine.simulate import Decision, Event, Outage, Simulation
@@ -170,3 +172,58 @@ def test_a_simulation_that_was_not_cut_says_so() -> None:
     simulation = Simulation([entry(EVERY_MINUTE)], from_ms=BEGIN, to_ms=BEGIN + 3 * MINUTE, limit=3)
     assert len(list(simulation.events())) == 3
     assert simulation.cut_ms is None
+
+
+# Nothing is lost.
+
+_spans = st.tuples(st.integers(0, 60), st.integers(1, 40)).map(
+    lambda pair: Outage(BEGIN + pair[0] * MINUTE, BEGIN + (pair[0] + pair[1]) * MINUTE)
+)
+
+
+@given(
+    every=st.integers(1, 9),
+    overlap=st.sampled_from(Overlap),
+    policy=st.sampled_from(CatchUpPolicy),
+    limit=st.integers(1, 4),
+    window=st.integers(1, 50),
+    duration=st.integers(0, 25),
+    outages=st.lists(_spans, max_size=3),
+)
+def test_every_slot_is_decided_once_whatever_is_assumed(
+    every: int,
+    overlap: Overlap,
+    policy: CatchUpPolicy,
+    limit: int,
+    window: int,
+    duration: int,
+    outages: list[Outage],
+) -> None:
+    catchup = CatchUp(policy=policy, limit=limit, window_ms=window * MINUTE)
+    job = entry(ScheduleSpec(every=f"{every}m"), overlap=overlap, catchup=catchup)
+    end = BEGIN + HOUR
+    events = list(Simulation([job], from_ms=BEGIN, to_ms=end, duration_ms=duration * MINUTE, outages=outages).events())
+    assert [event.at_ms for event in events] == sorted(event.at_ms for event in events)
+    assert all(not (one.from_ms <= event.at_ms < one.to_ms) for event in events for one in outages)
+    waiting: set[int] = set()
+    decided: list[int] = []
+    for event in events:
+        if event.from_ms is not None and event.to_ms is not None:
+            slots = list(range(event.from_ms, event.to_ms + 1, every * MINUTE))
+            assert len(slots) == event.count
+            decided += slots
+            continue
+        assert event.slot_ms is not None
+        if event.decision is Decision.WAIT:
+            waiting.add(event.slot_ms)
+            continue
+        assert event.waited is (event.slot_ms in waiting) or event.decision is Decision.SKIP
+        waiting.discard(event.slot_ms)
+        decided.append(event.slot_ms)
+        if event.decision is Decision.REPLACE:
+            # What waits is replaced as well.
+            decided += waiting
+            waiting.clear()
+    led = [at for at in range(BEGIN, end + 1, MINUTE) if not any(one.from_ms <= at < one.to_ms for one in outages)]
+    last = max(led, default=BEGIN)
+    assert sorted([*decided, *waiting]) == [*range(BEGIN + every * MINUTE, last + 1, every * MINUTE)]

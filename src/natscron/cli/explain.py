@@ -127,6 +127,8 @@ def _row(line: Body, zone: str) -> tuple[str, str, str, str]:
     what = str(line.get("what"))
     run: dict[str, Any] = line.get("run") or {}
     word = str(run.get("status") or _WORDS.get(what, what))
+    if str(line.get("reason")).startswith("before_"):
+        word = "-"
     text = str(line.get("text") or "")
     mark = _MARKS.get(str(line.get("mark")), "")
     due, at = instant_ms(line.get("due")), instant_ms(line.get("at"))

@@ -155,6 +155,8 @@ def _outage(text: str) -> "Outage":
 
 
 def _calendars(texts: Sequence[str]) -> "dict[str, CalendarSpec]":
+    if not texts:
+        return {}
     from natscron.model import CalendarSpec  # noqa: PLC0415 - see simulate
     from natscron.schedule.calendar import compile_calendar  # noqa: PLC0415 - see simulate
 

@@ -7,6 +7,7 @@ Work is bounded: at most :data:`MAX_SLOTS` slots are looked at, the newest of th
 are given.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Final
 
@@ -54,6 +55,7 @@ class Past:
         self._by_slot = {run.scheduled_at_ms: run for run in inside if run.trigger in _OWN}
         self._others = [run for run in inside if run.trigger not in _OWN]
         self._ranges = _ranges(asked.runs, asked.since_ms, self._until)
+        self._starts, self._ends = _covered(self._ranges)
         self._oldest = min((instant_of(run) for run in asked.runs), default=None)
         self._left = MAX_SLOTS
         self._found: list[Line] = []
@@ -180,7 +182,8 @@ class Past:
             self._found += excluded(stretch, stretch.base, after_ms, until_ms, What.NOT_RUN)
 
     def _in_range(self, slot: Ms) -> bool:
-        return any((run.from_ms or 0) <= slot <= (run.to_ms or 0) for run in self._ranges)
+        place = bisect_right(self._starts, slot) - 1
+        return place >= 0 and slot <= self._ends[place]
 
     def _without(self, stretch: Stretch, slot: Ms, due: Ms) -> Line:
         asked, job = self._asked, self._asked.entry.job
@@ -192,8 +195,8 @@ class Past:
             what, reason, text = What.NOT_RUN, str(Reason.SKIP_NEXT), f"not run: {why(Reason.SKIP_NEXT)}"
         elif mark is None or due > mark.instant_ms or stretch.seq > mark.jobs_seq:
             upto = "nothing is decided yet" if mark is None else f"decided up to {format_instant(mark.instant_ms)}"
-            what, reason = What.UNDECIDED, Why.NO_LEADER
-            text = f"not decided yet ({upto}): the next leader runs it or catches up as the policy says"
+            what, reason = What.UNDECIDED, Why.AFTER_MARK
+            text = f"not decided yet ({upto}): the leader does so in a moment, or the next one by catch-up"
         else:
             what = What.NO_RECORD
             reason, text = self._missing(slot, due)
@@ -259,6 +262,19 @@ def _ranges(runs: Iterable[Run], since_ms: Ms, until_ms: Ms) -> list[Run]:
         if run.run_id is None and first is not None and last is not None and first < until_ms and last >= since_ms:
             found[first, last, run.reason] = run
     return list(found.values())
+
+
+def _covered(ranges: Iterable[Run]) -> tuple[list[Ms], list[Ms]]:
+    """Where ranges begin and end, in order, those that overlap as one."""
+    starts: list[Ms] = []
+    ends: list[Ms] = []
+    for first, last in sorted((run.from_ms or 0, run.to_ms or 0) for run in ranges):
+        if ends and first <= ends[-1]:
+            ends[-1] = max(ends[-1], last)
+        else:
+            starts.append(first)
+            ends.append(last)
+    return starts, ends
 
 
 def _order(line: Line) -> tuple[Ms, bool]:

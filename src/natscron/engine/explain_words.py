@@ -38,9 +38,9 @@ _WHY: Final[dict[str, str]] = {
 }
 _TRIGGERS: Final = {
     Trigger.SCHEDULE: "",
-    Trigger.CATCHUP: " by catch-up",
-    Trigger.MANUAL: " by hand",
-    Trigger.BACKFILL: " by a backfill",
+    Trigger.CATCHUP: "by catch-up: ",
+    Trigger.MANUAL: "by hand: ",
+    Trigger.BACKFILL: "by a backfill: ",
 }
 _ENDS: Final = {
     RunStatus.SENT: "sent",
@@ -58,6 +58,12 @@ _OVERLAPS: Final = {
     Overlap.BUFFER_ALL: "slots that come while a run is going wait, at most 100",
     Overlap.CANCEL_OTHER: "a slot that comes while a run is going takes its place",
 }
+_LATE: Final = frozenset({Trigger.SCHEDULE, Trigger.CATCHUP})
+_PLAIN: Final = frozenset(
+    {Reason.NO_RESPONDERS, Reason.TIMEOUT, Reason.OVERLAP_SKIP, Reason.BUFFER_FULL, Reason.REPLACED, Reason.SKIP_NEXT}
+)
+"""Reasons that a record's error repeats in other words."""
+
 _MS: Final = 1_000_000
 _PERCENT: Final = 100
 
@@ -88,16 +94,16 @@ def story(run: Run) -> str:
         end = "to be tried again" if run.reason else "about to be sent"
     else:
         end = _ENDS.get(run.status, run.status.value)
-    text = end + _TRIGGERS[run.trigger]
-    if run.lateness_ms is not None and run.trigger is not Trigger.BACKFILL:
-        text += f", {length(run.lateness_ms)} late"
+    text = _TRIGGERS[run.trigger] + end
+    if run.lateness_ms is not None and run.trigger in _LATE:
+        text += f", {length(run.lateness_ms)} late" if run.lateness_ms else ", on time"
     if run.duration_ms is not None and run.status in {RunStatus.COMPLETED, RunStatus.FAILED}:
         text += f", took {length(run.duration_ms)}"
     if run.attempt > 1:
         text += f", attempt {run.attempt}"
     if run.reason:
         text += f": {why(run.reason)}"
-    return text + (f" ({run.error})" if run.error else "")
+    return text + (f" ({run.error})" if run.error and run.reason not in _PLAIN else "")
 
 
 def policies_of(job: Job, *, delivery: Delivery | None, grace_floor_ms: Ms) -> tuple[Line, ...]:

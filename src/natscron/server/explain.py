@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from natscron.codec import ms_to_text, run_to_json, text_to_ms
-from natscron.codec.gojson import fold
+from natscron.codec.gojson import fold, go_type_error
 from natscron.engine.explain import Asked, Explanation, Line, What, Why, explain
 from natscron.engine.explain_words import instant_of
 from natscron.errors import JobNotFoundError, ValidationError
@@ -190,6 +190,9 @@ def _text(instant_ms: Ms | None) -> str | None:
 def _read(data: Input) -> ExplainRequest:
     names = {name: name for name in ExplainRequest.__struct_fields__}
     given = {key: value for key, value in fold(fields_of(data), names).items() if value is not None and key in names}
+    for name in ("subject", "since", "until"):
+        if not isinstance(given.get(name, ""), str):
+            raise go_type_error(given[name], f".{name}", "string")
     try:
         return msgspec.convert(given, ExplainRequest)
     except msgspec.ValidationError as error:
