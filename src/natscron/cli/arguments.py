@@ -34,7 +34,8 @@ def parse_schedule(text: str) -> dict[str, Any]:
     """A SCHEDULE argument as the API's schedule object.
 
     A duration (``30s``), a cron expression (has a blank, or begins with ``@``), ``in 5m`` or an RFC 3339 instant, a
-    recurrence rule (``FREQ=MONTHLY;BYDAY=-1FR``), or a whole schedule object as JSON. Whether a cron expression is right, the service says.
+    recurrence rule (``FREQ=MONTHLY;BYDAY=-1FR``), or a whole schedule object as JSON. Whether an expression or a rule
+    is right, the service says.
 
     Raises:
         click.UsageError: with what can be written.

@@ -1,4 +1,4 @@
-"""Commands that act on stored jobs: ``delete``, ``pause``, ``resume``, ``trigger``."""
+"""Commands that act on stored jobs: ``delete``, ``pause``, ``resume``, ``skip``, ``trigger``."""
 
 import sys
 from collections.abc import Awaitable, Callable
@@ -8,10 +8,13 @@ import rich_click as click
 
 from natscron.cli.arguments import payload_of
 from natscron.cli.client import ApiClient, ApiError, Body
+from natscron.cli.output import instant_ms, rfc3339, when
 from natscron.cli.session import Session, complete_subject, examples, with_session
 from natscron.cli.write import warn
+from natscron.errors import ValidationError
+from natscron.model import Overlap
 
-__all__ = ["delete", "pause", "resume", "trigger"]
+__all__ = ["confirmed", "delete", "pause", "resume", "skip", "trigger"]
 
 _AT_ONCE: Final = 32
 _UNKNOWN: Final = "404"
@@ -51,17 +54,21 @@ def delete(
 @click.command()
 @click.argument("subjects", shell_complete=complete_subject, metavar="SUBJECT...", nargs=-1, required=True)
 @click.option("--note", metavar="TEXT", help="Why; kept as the job's note.")
+@click.option("--until", metavar="DURATION|INSTANT", help="When it ends by itself: 2h, or RFC 3339.")
 @with_session()
 @examples(
     "nats-cron pause reports.daily",
-    "nats-cron pause reports.daily billing.run --note 'until the migration is over'",
+    "nats-cron pause reports.daily billing.run --until 2h --note 'while the database moves'",
+    "nats-cron pause reports.daily --until 2027-01-04T06:00:00Z",
 )
-def pause(session: Session, subjects: tuple[str, ...], note: str | None) -> int:
+def pause(session: Session, subjects: tuple[str, ...], note: str | None, until: str | None) -> int:
     """Pause jobs: they stay stored and do not run.
 
-    Slots that pass while a job is paused are not made up for.
+    Slots that pass while a job is paused are not made up for. --until lets it go on by itself.
     """
     body = {} if note is None else {"note": note}
+    if until is not None:
+        body["until"] = rfc3339(_until_ms(until, session.clock.now_ms()))
     return _each(session, subjects, "paused", lambda client, one: client.call("jobs.pause", {"subject": one, **body}))
 
 
@@ -77,29 +84,86 @@ def resume(session: Session, subjects: tuple[str, ...]) -> int:
 
 
 @click.command()
+@click.argument("subject", shell_complete=complete_subject, metavar="JOB")
+@click.argument("count", type=click.IntRange(0, 1000), default=1)
+@with_session()
+@examples(
+    "nats-cron skip reports.daily",
+    "nats-cron skip reports.daily 3",
+    "nats-cron skip reports.daily 0",
+)
+def skip(session: Session, subject: str, count: int) -> None:
+    """Leave out a job's next COUNT runs (default 1).
+
+    Again: those after them as well. A COUNT of 0 takes it back.
+    """
+    reply = session.run(lambda client: client.call("jobs.skip", {"subject": subject, "count": count}))
+    if session.out.as_json:
+        session.out.data({"subject": subject} | reply)
+        return
+    now_ms = session.clock.now_ms()
+    if count:
+        slots = reply.get("skipped") or []
+        done = int(reply.get("count") or 0)
+        session.out.line(f"Job '{subject}' skips {done} run(s):")
+        for slot in slots:
+            session.out.line(f"  - {when(slot, now_ms)}")
+        if done > len(slots):
+            session.out.line(f"  and {done - len(slots)} more")
+    else:
+        session.out.line(f"Job '{subject}' skips no run")
+    session.out.line(f"Next run: {when(reply.get('next_run'), now_ms, missing='none')}")
+
+
+@click.command()
 @click.argument("subject", shell_complete=complete_subject)
 @click.option("--data", metavar="TEXT", help="A body for this run, instead of the job's.")
 @click.option("--payload-type", metavar="TYPE", help="json, text or base64 (decoded). [default: by --data]")
 @click.option("--key", metavar="TEXT", help="The same key twice runs once: makes trying again safe.")
+@click.option(
+    "--overlap", type=click.Choice([one.value for one in Overlap]), help="If a run is going on. [default: the job's]"
+)
 @with_session()
 @examples(
     "nats-cron trigger reports.daily",
+    "nats-cron trigger sync.full --overlap skip",
     "nats-cron trigger cache.warm --data '{\"top\": 10}'",
     "nats-cron trigger billing.run --key invoice-2027-01",
 )
-def trigger(session: Session, subject: str, data: str | None, payload_type: str | None, key: str | None) -> None:
+def trigger(  # noqa: PLR0913 - one parameter an option
+    session: Session, subject: str, *, data: str | None, payload_type: str | None, key: str | None, overlap: str | None
+) -> None:
     """Run a job now, whatever its schedule."""
     body: Body = {"subject": subject}
     if data is not None:
         body["payload"] = payload_of(data, payload_type)
     if key is not None:
         body["key"] = key
+    if overlap is not None:
+        body["overlap"] = overlap
     reply = session.run(lambda client: client.call("jobs.trigger", body))
     if session.out.as_json:
         session.out.data({"subject": subject} | reply)
         return
     session.out.line(f"Job '{subject}' triggered: run {reply.get('run_id', '?')}")
     warn(session.out, reply)
+
+
+def _until_ms(text: str, now_ms: int) -> int:
+    from natscron.durations import parse_duration_ms  # noqa: PLC0415 - only with --until
+
+    at_ms = instant_ms(text)
+    if at_ms is None:
+        try:
+            at_ms = now_ms + parse_duration_ms(text.removeprefix("in").strip())
+        except ValidationError as error:
+            raise click.BadParameter(
+                f"{text!r} is neither a duration such as 2h nor an instant such as 2027-01-31T09:00:00Z",
+                param_hint="--until",
+            ) from error
+    if at_ms <= now_ms:
+        raise click.BadParameter(f"{text!r} is not in the future", param_hint="--until")
+    return at_ms
 
 
 def _each(
@@ -173,7 +237,7 @@ def _delete_matching(session: Session, pattern: str, *, yes: bool) -> int:
     for subject in found:
         out.line(f"  - {subject}")
     out.line()
-    if not yes and not _confirmed(session, len(found)):
+    if not yes and not confirmed(session, f"Delete these {len(found)} job(s)?"):
         out.line("Deletion cancelled")
         return 0
     failures = session.run(lambda client: _delete_all(client, found))
@@ -186,9 +250,9 @@ def _delete_matching(session: Session, pattern: str, *, yes: bool) -> int:
     return len(failures)
 
 
-def _confirmed(session: Session, count: int) -> bool:
+def confirmed(session: Session, question: str) -> bool:
     """Ask; the end of the input is a no."""
-    click.echo(f"Delete these {count} job(s)? (y/N): ", nl=False)
+    click.echo(f"{question} (y/N): ", nl=False)
     answer = sys.stdin.readline().strip().lower()
     session.out.line()
     return answer in {"y", "yes"}

@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. Results go to stdout, errors to stderr.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import rich_click as click
 from click.shell_completion import get_completion_class
 
 from natscron import __version__
-from natscron.cli import control, explain, history, read, service, simulate, write
+from natscron.cli import backfill, calendars, control, explain, history, read, service, show, simulate, write
 from natscron.cli.output import Output
 from natscron.cli.session import Session, connection_options, examples
 from natscron.errors import NatscronError
@@ -30,8 +31,10 @@ _SETTINGS: Final[dict[str, Any]] = {
 
 
 @click.group(context_settings=_SETTINGS)
-@click.command_panel("Jobs", commands=["add", "create", "update", "get", "list", "delete"])
-@click.command_panel("Runs", commands=["pause", "resume", "trigger", "next", "runs", "watch", "explain", "simulate"])
+@click.command_panel("Jobs", commands=["add", "create", "update", "get", "show", "list", "delete", "calendar"])
+@click.command_panel(
+    "Runs", commands=["pause", "resume", "skip", "trigger", "backfill", "next", "runs", "watch", "explain", "simulate"]
+)
 @click.command_panel("Service", commands=["status", "health", "server", "dev"])
 @click.command_panel("This program", commands=["version", "completion", "help"])
 @click.version_option(__version__, prog_name=_NAME, message="%(prog)s %(version)s")
@@ -87,23 +90,28 @@ def completion(ctx: click.Context, shell: str) -> None:
 
 
 @click.command("help")
-@click.argument("command", required=False)
+@click.argument("commands", metavar="[COMMAND...]", nargs=-1)
 @click.pass_context
 @examples(
     "nats-cron help",
     "nats-cron help add",
+    "nats-cron help calendar put",
 )
-def help_(ctx: click.Context, command: str | None) -> None:
+def help_(ctx: click.Context, commands: tuple[str, ...]) -> None:
     """Show help, for a command or in general."""
     root = ctx.find_root()
-    if command is None:
+    if not commands:
         click.echo(root.get_help())
         return
-    found = cli.get_command(root, command)
-    if found is None:
-        raise click.UsageError(f"No such command '{command}'.", root)
-    with found.make_context(command, [], parent=root, resilient_parsing=True) as inner:
-        click.echo(found.get_help(inner))
+    scope, group = root, root.command
+    with contextlib.ExitStack() as stack:
+        for name in commands:
+            found = group.get_command(scope, name) if isinstance(group, click.Group) else None
+            if found is None:
+                raise click.UsageError(f"No such command '{name}'.", scope)
+            scope = stack.enter_context(found.make_context(name, [], parent=scope, resilient_parsing=True))
+            group = found
+        click.echo(group.get_help(scope))
 
 
 for _command in (
@@ -111,11 +119,15 @@ for _command in (
     write.create,
     write.update,
     read.get,
+    show.show,
     read.list_,
     control.delete,
     control.pause,
     control.resume,
+    control.skip,
     control.trigger,
+    backfill.backfill,
+    calendars.calendar,
     read.next_,
     history.runs,
     history.watch,

@@ -154,10 +154,36 @@ def schedule_text(schedule: object) -> str:
     """A schedule as one would write it on the command line."""
     if not isinstance(schedule, Mapping):
         return "-"
-    for key in ("every", "cron", "at"):
+    union = schedule.get("any")
+    if isinstance(union, Sequence) and not isinstance(union, str) and union:
+        return " or ".join(map(schedule_text, union)) + _limits(schedule)
+    solar = schedule.get("solar")
+    if isinstance(solar, Mapping):
+        place = f"{solar.get('latitude')},{solar.get('longitude')}"
+        return f"{solar.get('event')}{_signed(solar.get('offset'))} at {place}" + _limits(schedule)
+    if isinstance(schedule.get("calendar"), str):
+        return f"calendar {schedule['calendar']}"
+    for key in ("every", "cron", "at", "rrule"):
         value = schedule.get(key)
         if isinstance(value, str) and value:
             zone = schedule.get("tz")
             text = {"every": f"every {value}", "at": f"at {value}"}.get(key, value)
-            return f"{text} [{zone}]" if zone and not re.match(r"(CRON_)?TZ=", value) else text
+            return (f"{text} [{zone}]" if zone and not re.match(r"(CRON_)?TZ=", value) else text) + _limits(schedule)
     return msgspec.json.encode(schedule).decode() if schedule else "-"
+
+
+def _signed(offset: object) -> str:
+    text = str(offset or "")
+    return text if not text or text[0] in "+-" else f"+{text}"
+
+
+def _limits(schedule: Mapping[str, object]) -> str:
+    """What narrows a schedule, in brackets."""
+    found: list[str] = []
+    without = schedule.get("except")
+    if isinstance(without, Sequence) and not isinstance(without, str) and without:
+        found.append("except " + ", ".join(map(schedule_text, without)))
+    for key, words in (("not_before", "from"), ("not_after", "until"), ("max_runs", "runs"), ("jitter", "jitter")):
+        if schedule.get(key):
+            found.append(f"{words} {schedule[key]}")
+    return f" ({'; '.join(found)})" if found else ""

@@ -3,7 +3,6 @@
 from datetime import datetime
 from typing import Any, Final
 
-import msgspec
 import rich_click as click
 
 from natscron.cli.arguments import looks_like_schedule, parse_schedule
@@ -11,7 +10,6 @@ from natscron.cli.client import ApiClient, Body, NoAnswerError
 from natscron.cli.output import instant_ms, rfc3339, schedule_text, span, when
 from natscron.cli.session import Session, complete_subject, examples, with_session
 from natscron.errors import InvalidScheduleError
-from natscron.model import ScheduleSpec
 
 __all__ = ["get", "list_", "next_"]
 
@@ -72,6 +70,8 @@ def list_(session: Session, pattern: str | None, state: str | None, label: str |
     "nats-cron next '0 9 * * MON' --tz Europe/Berlin -n 5",
     "nats-cron next '30 2 * * *' --tz America/New_York --after 2027-03-13T00:00:00Z",
     "nats-cron next 90m",
+    "nats-cron next 'FREQ=MONTHLY;BYDAY=-1FR' --tz Europe/Paris",
+    'nats-cron next \'{"any": [{"cron": "0 9 * * *"}, {"every": "7h"}], "except": [{"cron": "* * * * SUN"}]}\'',
     "nats-cron next reports.daily",
 )
 def next_(  # noqa: PLR0913 - one parameter an option
@@ -87,14 +87,19 @@ def next_(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Show when a schedule, or a stored job, runs next.
 
-    For a schedule no server is needed. Runs that a clock change moves or repeats are marked.
+    For a schedule no server is needed, unless it names a calendar. Runs that a clock change moves or repeats are
+    marked.
     """
     now_ms = session.clock.now_ms()
     after_ms = _after(after, now_ms)
     if looks_like_schedule(target) and not job:
         rules = {"tz": tz, "dst_gap": dst_gap, "dst_fold": dst_fold}
         spec = parse_schedule(target) | {key: value for key, value in rules.items() if value is not None}
-        found = _offline(spec, after_ms, count, anchor_ms=now_ms)
+        found = (
+            session.run(lambda client: _ask(client, {"schedule": spec}, after_ms, count))
+            if _names_calendars(spec)
+            else _offline(spec, after_ms, count, anchor_ms=now_ms)
+        )
     else:
         if tz or dst_gap or dst_fold:
             raise click.UsageError("--tz, --dst-gap and --dst-fold go with a schedule; a job has its own")
@@ -127,12 +132,13 @@ def _after(text: str | None, now_ms: int) -> int:
 
 
 def _offline(schedule: dict[str, Any], after_ms: int, count: int, *, anchor_ms: int) -> Body:
-    from natscron.schedule import compile_schedule, describe, preview  # noqa: PLC0415 - most commands need none
+    from natscron.codec import read_schedule  # noqa: PLC0415 - most commands need none
+    from natscron.schedule import compile_schedule, describe, preview, resolve_spec  # noqa: PLC0415 - likewise
 
-    try:
-        spec = msgspec.convert(schedule, ScheduleSpec)
-    except msgspec.ValidationError as error:
-        raise InvalidScheduleError(f"invalid schedule: {error}") from error
+    spec = read_schedule(schedule)
+    if spec is None:
+        raise InvalidScheduleError("invalid schedule: it is empty")
+    spec = resolve_spec(spec, anchor_ms, anchor_ms=anchor_ms)
     warnings = compile_schedule(spec, anchor_ms=anchor_ms).warnings
     slots = preview(spec, after_ms, count, anchor_ms=anchor_ms)
     return {
@@ -142,9 +148,18 @@ def _offline(schedule: dict[str, Any], after_ms: int, count: int, *, anchor_ms: 
     }
 
 
+def _names_calendars(schedule: dict[str, Any]) -> bool:
+    without = schedule.get("except")
+    return isinstance(without, list) and any(isinstance(one, dict) and "calendar" in one for one in without)
+
+
+async def _ask(client: ApiClient, about: Body, after_ms: int, count: int) -> Body:
+    return await client.call("jobs.preview", {**about, "count": count, "after": rfc3339(after_ms)})
+
+
 async def _of_job(client: ApiClient, subject: str, after_ms: int, count: int) -> Body:
     try:
-        found = await client.call("jobs.preview", {"subject": subject, "count": count, "after": rfc3339(after_ms)})
+        found = await _ask(client, {"subject": subject}, after_ms, count)
     except NoAnswerError:
         # The Go version has no preview. Its jobs are simple enough to be worked out here; if it is not there either,
         # this second question fails with the same words.

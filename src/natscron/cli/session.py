@@ -16,7 +16,15 @@ from natscron.clock import Clock, SystemClock
 from natscron.config import Settings, load_settings
 from natscron.errors import NatscronError
 
-__all__ = ["DurationType", "Session", "complete_subject", "connection_options", "examples", "with_session"]
+__all__ = [
+    "DurationType",
+    "Session",
+    "complete_calendar",
+    "complete_subject",
+    "connection_options",
+    "examples",
+    "with_session",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -131,6 +139,19 @@ Connect = Callable[[Settings, float], Awaitable[ApiClient]]
 
 def complete_subject(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """The stored subjects that begin so, for the shell's completion; none if the service is not there."""
+    return _completed(ctx, incomplete, lambda client: client.subjects(">"))
+
+
+def complete_calendar(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The calendars whose names begin so, likewise."""
+
+    async def names(client: ApiClient) -> list[str]:
+        return [str(one.get("name")) for one in (await client.call("calendars.list")).get("calendars") or []]
+
+    return _completed(ctx, incomplete, names)
+
+
+def _completed(ctx: click.Context, incomplete: str, ask: Callable[[ApiClient], Awaitable[list[str]]]) -> list[str]:
     given: dict[str, Any] = {}
     scope: click.Context | None = ctx
     while scope is not None:
@@ -141,7 +162,7 @@ def complete_subject(ctx: click.Context, _parameter: click.Parameter, incomplete
         {key: given.get(key) for key in (*_SETTING_FLAGS, "context", "config")} | {"request_timeout": _COMPLETION_MS}
     )
     try:
-        return [one for one in session.run(lambda client: client.subjects(">")) if one.startswith(incomplete)]
+        return [one for one in session.run(ask) if one.startswith(incomplete)]
     except NatscronError:
         return []
 

@@ -46,12 +46,17 @@ _REPLY_ONLY: Final = frozenset(
     "nats-cron add cache.warm @hourly '{\"top\": 100}' --label team=web",
     "nats-cron add orders.close 'in 45m' --delivery jetstream",
     "nats-cron add billing.run '0 2 1 * *' --delivery request --timeout 2m --retry-attempts 3",
+    "nats-cron add reports.weekly '0 8 * * MON' --except-calendar holidays --jitter 5m",
+    "nats-cron add sync.full 10m --reports --overlap skip --timeout 1h --pause-after-failures 5",
+    "nats-cron add invoices.send 'FREQ=MONTHLY;BYDAY=-1FR;BYHOUR=17;BYMINUTE=0;BYSECOND=0' --tz Europe/Paris",
+    'nats-cron add lights.on \'{"solar": {"event": "sunset", "latitude": 52.5, "longitude": 13.4}}\'',
 )
 def add(session: Session, /, subject: str, schedule: str, data: str | None, *, replace: bool, **flags: Any) -> None:  # noqa: ANN401 - the job's flags
     """Add a job: a message to SUBJECT on SCHEDULE.
 
-    SCHEDULE is a duration (30s, 5m, 2h30m), a cron expression ('0 9 * * MON-FRI', @daily), or once:
-    'in 5m' or an RFC 3339 instant. DATA is the message's body; without it the body is the run's id.
+    SCHEDULE is a duration (30s, 5m, 2h30m), a cron expression ('0 9 * * MON-FRI', @daily), once ('in 5m' or
+    an RFC 3339 instant), a recurrence rule (FREQ=...), or a schedule object as JSON.
+    DATA is the message's body; without it the body is the run's id.
     --timeout after the command's name is the job's; before it, how long to wait for the service.
     """
     fields = job_fields(flags)
@@ -181,6 +186,9 @@ async def _merge(client: ApiClient, change: Body, partial: Iterable[str]) -> Bod
             if key == "catchup" and isinstance(there, str):
                 there = {"policy": there}
             if isinstance(there, dict):
+                if key == "schedule" and "max_runs" in change[key]:
+                    # It is what the number before came to; the new one counts from now.
+                    there = {name: value for name, value in there.items() if name != "last_slot"}
                 change[key] = there | change[key]
         if "revision" in job:
             change.setdefault("expected_revision", int(job["revision"]))

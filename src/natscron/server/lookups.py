@@ -98,6 +98,9 @@ class Lookups:
         now_ms = self._clock.now_ms()
         after_ms = now_ms if request.after is None else text_to_ms(request.after)
         if request.schedule is not None:
+            # The schedule may name calendars, which this instance may not have seen yet.
+            if request.schedule.get("except"):
+                await self._fresh.catch_up()
             spec, anchor_ms, seed = read_schedule(request.schedule), now_ms, request.subject
         else:
             await self._fresh.catch_up()
@@ -105,15 +108,23 @@ class Lookups:
             if job.invalid is not None:
                 raise ValidationError(f"job {job.id!r} cannot be honoured: {job.invalid}")
             spec, anchor_ms, seed = job.schedule, job.anchor_ms, job.id
+        calendars = self._engine.table.calendars()
         if spec is not None:
-            spec = resolve_spec(spec, now_ms)
+            spec = resolve_spec(spec, now_ms, anchor_ms=anchor_ms, seed=seed, calendars=calendars)
         # A stored schedule is read as leniently here as it was when it was loaded: it fires, so it can be shown.
         lenient = request.schedule is None
         warnings = schedule_of(
-            spec, anchor_ms=anchor_ms, seed=seed, min_interval_ns=self._admission.min_interval_ns, lenient=lenient
+            spec,
+            anchor_ms=anchor_ms,
+            seed=seed,
+            min_interval_ns=self._admission.min_interval_ns,
+            lenient=lenient,
+            calendars=calendars,
         )[1]
         assert spec is not None  # noqa: S101 - schedule_of refuses it
-        slots = preview(spec, after_ms, request.count, anchor_ms=anchor_ms, seed=seed, lenient=lenient)
+        slots = preview(
+            spec, after_ms, request.count, anchor_ms=anchor_ms, seed=seed, lenient=lenient, calendars=calendars
+        )
         reply: Reply = {
             "slots": [{"at": ms_to_text(slot.at_ms), "local": slot.local, "mark": slot.mark} for slot in slots],
             "description": describe(spec, seed=seed, lenient=lenient),
