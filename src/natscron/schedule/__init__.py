@@ -1,10 +1,11 @@
 """When: schedules as pure functions from an instant to the slots around it."""
 
 from natscron.schedule.base import MAX_MS, Schedule
-from natscron.schedule.builders import CronSpec, cron, daily_at, every, once
+from natscron.schedule.builders import CronSpec, cron, daily_at, every, once, union
 from natscron.schedule.compile import Compiled, compile_schedule
 from natscron.schedule.describe import describe
 from natscron.schedule.instants import format_instant, parse_instant
+from natscron.schedule.kinds import UserSchedule, register_schedule, registered_spec
 from natscron.schedule.preview import Slot, next_slots, preview
 from natscron.schedule.resolve import resolve_spec
 
@@ -14,6 +15,7 @@ __all__ = [
     "CronSpec",
     "Schedule",
     "Slot",
+    "UserSchedule",
     "compile_schedule",
     "cron",
     "daily_at",
@@ -24,5 +26,8 @@ __all__ = [
     "once",
     "parse_instant",
     "preview",
+    "register_schedule",
+    "registered_spec",
     "resolve_spec",
+    "union",
 ]

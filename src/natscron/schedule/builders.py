@@ -4,7 +4,10 @@ A mistake shows here already, not when the job is saved: what is built is compil
 """
 
 import datetime as dt
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, TypedDict, Unpack
+
+import msgspec
 
 from natscron.durations import format_duration, parse_duration
 from natscron.errors import InvalidIntervalError, InvalidScheduleError, ValidationError
@@ -13,16 +16,70 @@ from natscron.schedule.base import MAX_MS, ms_of
 from natscron.schedule.compile import compile_schedule
 from natscron.schedule.instants import format_instant
 
-__all__ = ["CronSpec", "cron", "daily_at", "every", "once"]
+__all__ = ["CronSpec", "Limits", "cron", "daily_at", "every", "once", "union"]
 
 _MICROSECOND: Final = dt.timedelta(microseconds=1)
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _NS_OF_SECOND: Final = 1_000_000_000
 
 
+class Limits(TypedDict, total=False):
+    """What each builder takes beside its own arguments."""
+
+    except_: Sequence[ScheduleSpec | str]
+    """What is taken away: the slots of a schedule, or what falls into the calendar of this name. At most 16."""
+    not_before: dt.datetime
+    """The first instant at which slots count, inclusive."""
+    not_after: dt.datetime
+    """The last one, inclusive."""
+    max_runs: int
+    """How many slots there are at most from the saving on: 1 to 10,000."""
+    jitter: str | dt.timedelta | float
+    """The longest delay of a slot, as duration text, a timedelta or seconds: at most 24 hours."""
+
+
 def _checked(spec: ScheduleSpec) -> ScheduleSpec:
-    compile_schedule(spec, anchor_ms=0)
+    """The calendars are known only where they are stored, so all is checked but their names."""
+    here = tuple(item for item in spec.except_ if not item.calendar)
+    compile_schedule(msgspec.structs.replace(spec, except_=here) if here != spec.except_ else spec, anchor_ms=0)
     return spec
+
+
+def _limited(spec: ScheduleSpec, limits: Limits) -> ScheduleSpec:
+    """The checked schedule within its limits."""
+    changes: dict[str, object] = {}
+    if items := limits.get("except_"):
+        changes["except_"] = tuple(
+            ScheduleSpec(calendar=item) if isinstance(item, str) else item
+            for item in ([items] if isinstance(items, (str, ScheduleSpec)) else items)
+        )
+    if (first := limits.get("not_before")) is not None:
+        changes["not_before"] = _instant(first)
+    if (last := limits.get("not_after")) is not None:
+        changes["not_after"] = _instant(last)
+    if (max_runs := limits.get("max_runs")) is not None:
+        changes["max_runs"] = max_runs
+    if (jitter := limits.get("jitter")) is not None:
+        changes["jitter"] = _duration(jitter)
+    if unknown := sorted(set(limits) - set(Limits.__annotations__)):
+        raise TypeError(f"unknown argument '{unknown[0]}': one of {', '.join(Limits.__annotations__)}")
+    return _checked(msgspec.structs.replace(spec, **changes) if changes else spec)
+
+
+def _duration(value: str | dt.timedelta | float) -> str:
+    """Duration text, of text, a timedelta, or seconds."""
+    if isinstance(value, str):
+        return value
+    try:
+        if isinstance(value, dt.timedelta):
+            ns = value // _MICROSECOND * 1_000
+        else:
+            ns = value * _NS_OF_SECOND if isinstance(value, int) else round(value * _NS_OF_SECOND)
+        text = format_duration(ns)
+        parse_duration(text)
+    except (ValidationError, ValueError, OverflowError):
+        raise InvalidIntervalError(f"invalid duration {value!r}: longer than 292 years") from None
+    return text
 
 
 def _instant(moment: dt.datetime) -> str:
@@ -36,39 +93,37 @@ def _instant(moment: dt.datetime) -> str:
 
 
 def cron(
-    expression: str, *, tz: str | None = None, dst_gap: str | None = None, dst_fold: str | None = None
+    expression: str,
+    *,
+    tz: str | None = None,
+    dst_gap: str | None = None,
+    dst_fold: str | None = None,
+    **limits: Unpack[Limits],
 ) -> ScheduleSpec:
     """A cron expression of five fields (minute first) or six (second first), or an alias such as ``@daily``.
 
     ``tz``: an IANA zone, default UTC. ``dst_gap`` (``run_after | skip | shift``) and ``dst_fold``
-    (``first | last | both``): what happens when clocks change, default by the kind of expression. Raises
-    :class:`~natscron.errors.InvalidScheduleError`.
+    (``first | last | both``): what happens when clocks change, default by the kind of expression. ``limits``: see
+    :class:`Limits`. Raises :class:`~natscron.errors.InvalidScheduleError`.
     """
-    return _checked(ScheduleSpec(cron=expression, tz=tz, dst_gap=dst_gap, dst_fold=dst_fold))
+    return _limited(ScheduleSpec(cron=expression, tz=tz, dst_gap=dst_gap, dst_fold=dst_fold), limits)
 
 
 def every(
-    interval: str | dt.timedelta | float, *, start_at: dt.datetime | None = None, run_at_start: bool = False
+    interval: str | dt.timedelta | float,
+    *,
+    start_at: dt.datetime | None = None,
+    run_at_start: bool = False,
+    **limits: Unpack[Limits],
 ) -> ScheduleSpec:
     """An interval: Go duration text (``1h30m``), a timedelta, or seconds. At least 10 ms.
 
     Counted from ``start_at`` (an aware datetime; the first slot), else from the job's creation. ``run_at_start`` adds
-    one slot at the creation. Raises :class:`~natscron.errors.InvalidScheduleError`.
+    one slot at the creation. ``limits``: see :class:`Limits`. Raises :class:`~natscron.errors.InvalidScheduleError`.
     """
-    if isinstance(interval, str):
-        text = interval
-    else:
-        try:
-            if isinstance(interval, dt.timedelta):
-                ns = interval // _MICROSECOND * 1_000
-            else:
-                ns = interval * _NS_OF_SECOND if isinstance(interval, int) else round(interval * _NS_OF_SECOND)
-            text = format_duration(ns)
-            parse_duration(text)
-        except (ValidationError, ValueError, OverflowError):
-            raise InvalidIntervalError(f"invalid duration {interval!r}: longer than 292 years") from None
+    text = _duration(interval)
     start = None if start_at is None else _instant(start_at)
-    return _checked(ScheduleSpec(every=text, start_at=start, run_at_start=run_at_start))
+    return _limited(ScheduleSpec(every=text, start_at=start, run_at_start=run_at_start), limits)
 
 
 def once(at: dt.datetime) -> ScheduleSpec:
@@ -76,10 +131,26 @@ def once(at: dt.datetime) -> ScheduleSpec:
     return _checked(ScheduleSpec(at=_instant(at)))
 
 
-def daily_at(hour: int, minute: int = 0, second: int = 0, *, tz: str | None = None) -> ScheduleSpec:
-    """Once a day at this wall time of ``tz`` (an IANA zone, default UTC); see ``cron`` for clock changes."""
+def daily_at(
+    hour: int, minute: int = 0, second: int = 0, *, tz: str | None = None, **limits: Unpack[Limits]
+) -> ScheduleSpec:
+    """Once a day at this wall time of ``tz`` (an IANA zone, default UTC); see ``cron`` for clock changes and limits."""
     fields = f"{minute} {hour} * * *"
-    return cron(f"{second} {fields}" if second else fields, tz=tz)
+    return cron(f"{second} {fields}" if second else fields, tz=tz, **limits)
+
+
+def union(*schedules: ScheduleSpec, tz: str | None = None, **limits: Unpack[Limits]) -> ScheduleSpec:
+    """Every slot that any of ``schedules`` has, 1 to 16 of them; slots that are equal are one.
+
+    ``tz`` is the zone of those that give none. A union among them is taken apart. ``limits`` (see :class:`Limits`)
+    hold for the whole: the schedules have none of their own. Raises :class:`~natscron.errors.InvalidScheduleError`.
+    """
+    members: list[ScheduleSpec] = []
+    for schedule in schedules:
+        members.extend(schedule.any if schedule.any and schedule == ScheduleSpec(any=schedule.any) else [schedule])
+    if not members:
+        raise InvalidScheduleError("a union of nothing never runs: give it at least one schedule")
+    return _limited(ScheduleSpec(any=tuple(members), tz=tz), limits)
 
 
 def CronSpec(  # noqa: N802, PLR0913, PLR0917 - reads as the record it stands for; one argument a field
@@ -93,6 +164,7 @@ def CronSpec(  # noqa: N802, PLR0913, PLR0917 - reads as the record it stands fo
     tz: str | None = None,
     dst_gap: str | None = None,
     dst_fold: str | None = None,
+    **limits: Unpack[Limits],
 ) -> ScheduleSpec:
     """A cron expression field by field. Empty means ``*``; with ``second`` there are six fields, else five."""
     fields = [minute, hour, day_of_month, month, day_of_week]
@@ -101,4 +173,4 @@ def CronSpec(  # noqa: N802, PLR0913, PLR0917 - reads as the record it stands fo
     for field in fields:
         if len(field.split()) > 1:
             raise InvalidScheduleError(f"the field '{field[:64]}' holds more than one: give each field by its name")
-    return cron(" ".join(field.strip() or "*" for field in fields), tz=tz, dst_gap=dst_gap, dst_fold=dst_fold)
+    return cron(" ".join(field.strip() or "*" for field in fields), tz=tz, dst_gap=dst_gap, dst_fold=dst_fold, **limits)

@@ -53,6 +53,7 @@ __all__ = [
     "compile_metered",
     "compile_schedule",
     "inherited",
+    "jitter_ms_of",
 ]
 
 MAX_MEMBERS: Final = 16
@@ -197,8 +198,8 @@ def _probed(cut: list[Exclusion], units: int) -> list[str]:
             slot, left = search(_PROBED_FROM + probe * _PROBES_APART, units)
             if left < 0:
                 raise InvalidScheduleError(
-                    f"'except' takes away so many slots of {place} in a row that finding one that is left takes too "
-                    "long: use a schedule that has fewer slots, or a calendar, which takes away whole spans"
+                    f"'except' takes away every slot of {place}, or so many in a row that finding one that is left "
+                    "takes too long: exclude less, or whole spans by a calendar"
                 )
             found = found or slot is not None
             total -= units - left
@@ -273,7 +274,8 @@ def _bounded(schedule: Schedule, first: int, last: int) -> Schedule:
     return bounded
 
 
-def _jitter_ms(text: str) -> int:
+def jitter_ms_of(text: str) -> int:
+    """The longest delay in milliseconds. Raises InvalidScheduleError if it is none, or out of bounds."""
     try:
         jitter_ms = parse_duration_ms(text)
     except ValidationError as error:
@@ -322,7 +324,7 @@ def compile_metered(
         raise InvalidScheduleTimeError(f"the anchor {anchor_ms} ms lies outside the years 1970 to 9999")
     check_max_runs(spec)
     bounds = _bounds(spec, anchor_ms)
-    jitter_ms = _jitter_ms(spec.jitter) if spec.jitter is not None else 0
+    jitter_ms = jitter_ms_of(spec.jitter) if spec.jitter is not None else 0
     core = _core(spec, context, calendars, meter)
     schedule = core.schedule
     counted = not spec.start_at and not spec.any and kind_of(spec)[0] == "every"  # its anchor is a slot already

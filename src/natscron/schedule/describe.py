@@ -3,14 +3,15 @@
 from typing import Final
 
 from natscron.durations import format_duration
-from natscron.model import ScheduleSpec
+from natscron.model import ScheduleSpec, Solar
 from natscron.schedule.base import ms_of
-from natscron.schedule.compile import compile_schedule
+from natscron.schedule.compile import inherited, jitter_ms_of
 from natscron.schedule.cron import CronSchedule
 from natscron.schedule.days import DayFields
-from natscron.schedule.instants import format_instant
+from natscron.schedule.instants import format_instant, resolve_instant
 from natscron.schedule.interval import IntervalSchedule
-from natscron.schedule.once import WithStart
+from natscron.schedule.once import OnceSchedule
+from natscron.schedule.plain import Context, compile_plain, shown
 
 __all__ = ["describe"]
 
@@ -158,23 +159,78 @@ def _cron(schedule: CronSchedule, spec: ScheduleSpec) -> str:
     return ", ".join([text, schedule.zone_name, *rules])
 
 
+def _solar(solar: Solar) -> str:
+    north, east = solar.latitude, solar.longitude
+    latitude = f"{abs(north):g}\N{DEGREE SIGN}{'N' if north >= 0 else 'S'}"
+    longitude = f"{abs(east):g}\N{DEGREE SIGN}{'E' if east >= 0 else 'W'}"
+    text = f"{solar.event} at {latitude} {longitude}"
+    if solar.offset:
+        early = solar.offset.startswith("-")
+        text = f"{solar.offset.lstrip('+-')} {'before' if early else 'after'} {text}"
+    return f"every day, {text}"
+
+
+def _one(spec: ScheduleSpec, context: Context) -> str:
+    """A schedule of one kind."""
+    schedule = compile_plain(spec, context).schedule
+    if isinstance(schedule, CronSchedule):
+        return _cron(schedule, spec)
+    if isinstance(schedule, IntervalSchedule):
+        text = f"every {format_duration(schedule.interval_ns, short=True)}"
+        return f"{text}, starting at {format_instant(ms_of(schedule.start_at))}" if schedule.start_at else text
+    if isinstance(schedule, OnceSchedule):
+        at = (spec.at or "").strip()
+        return f"once, {at}" if at.startswith("in") else f"once, at {format_instant(schedule.at_ms)}"
+    if spec.solar is not None:
+        return _solar(spec.solar)
+    if spec.rrule:
+        text = f"by the recurrence rule {' '.join(spec.rrule.split())}, {spec.tz or 'UTC'}"
+        return f"{text}, starting at {_shown_instant(spec.start_at)}" if spec.start_at else text
+    return f"as '{spec.kind}' says" + (f" of '{shown(spec.config)}'" if spec.config else "")
+
+
+def _shown_instant(text: str) -> str:
+    """An instant in UTC; one that is still relative as it is."""
+    return text.strip() if text.strip().startswith("in") else format_instant(resolve_instant(text, 0))
+
+
+def _parts(items: tuple[ScheduleSpec, ...], whole: ScheduleSpec, context: Context) -> str:
+    texts = [_one(inherited(item, whole), context) for item in items]
+    # A sentence holds commas and the word "and", so several are told apart by numbers.
+    return texts[0] if len(texts) == 1 else "; ".join(f"({i}) {text}" for i, text in enumerate(texts, 1))
+
+
+def _around(spec: ScheduleSpec, context: Context) -> list[str]:
+    """What stands around the kind or the union."""
+    texts = []
+    if spec.run_at_start:
+        texts.append("and once when it is created")
+    if named := [shown(item.calendar) for item in spec.except_ if item.calendar]:
+        texts.append(f"except within the calendar{'s' if len(named) > 1 else ''} {_joined(named)}")
+    if slots := tuple(item for item in spec.except_ if not item.calendar):
+        texts.append(f"except when these have a slot: {_parts(slots, spec, context)}")
+    if spec.not_before:
+        texts.append(f"not before {_shown_instant(spec.not_before)}")
+    if spec.not_after:
+        texts.append(f"not after {_shown_instant(spec.not_after)}")
+    if spec.max_runs is not None:
+        texts.append("once in all" if spec.max_runs == 1 else f"{spec.max_runs} times in all")
+    if spec.last_slot:
+        texts.append(f"the last one at {_shown_instant(spec.last_slot)}")
+    if spec.jitter:
+        texts.append(f"each up to {format_duration(jitter_ms_of(spec.jitter) * 1_000_000, short=True)} later")
+    return texts
+
+
 def describe(spec: ScheduleSpec, *, seed: str = "", lenient: bool = False) -> str:
     """What the schedule says, in English: ``at 09:00 on Monday, Europe/Berlin``, ``every 30s``.
 
-    ``seed`` is the job's id, which ``H`` depends on; ``lenient`` as in compiling. Raises
-    :class:`~natscron.errors.InvalidScheduleError` as compiling does.
+    Calendars are named, not looked up. ``seed`` is the job's id, which ``H`` depends on; ``lenient`` as in compiling.
+    Raises :class:`~natscron.errors.InvalidScheduleError` as compiling does, as far as one part of it is wrong.
     """
-    schedule = compile_schedule(spec, anchor_ms=0, seed=seed, lenient=lenient).schedule
-    inner = schedule.inner if isinstance(schedule, WithStart) else schedule
-    if isinstance(inner, CronSchedule):
-        text = _cron(inner, spec)
-    elif isinstance(inner, IntervalSchedule):
-        text = f"every {format_duration(inner.interval_ns, short=True)}"
-        if inner.start_at:
-            text += f", starting at {format_instant(ms_of(inner.start_at))}"
-    elif spec.at and inner.run_at is not None:
-        relative = spec.at.strip().startswith("in")
-        text = f"once, {spec.at.strip()}" if relative else f"once, at {format_instant(ms_of(inner.run_at))}"
-    else:  # pragma: no cover - there are three kinds
-        raise AssertionError(spec)
-    return f"{text}, and once when it is created" if spec.run_at_start else text
+    context = Context(0, seed, lenient=lenient)
+    text = _parts(spec.any, spec, context) if spec.any else _one(spec, context)
+    if len(spec.any) > 1:
+        text = f"whenever one of these says so: {text}"
+    separator = "; " if spec.any or any(not item.calendar for item in spec.except_) else ", "
+    return separator.join([text, *_around(spec, context)])

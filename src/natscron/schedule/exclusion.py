@@ -6,13 +6,14 @@ is left of a pattern without another one is the union of at most five patterns, 
 is found at once, however many slots lie before it. That holds while neither schedule's clock changes, and so a piece
 ends there at the latest. Any other schedule takes away one slot at a time.
 
-Work is counted: one unit a search, one a question. A search that has used up its units finds nothing; the compiler
-refuses what comes near that, and so only what changes its nature years from now can meet it.
+Work is counted: one unit a question, and more a search that goes on elsewhere. A search that has used up its units
+finds nothing; the compiler refuses what comes near that, and so only what changes its nature years from now can meet
+it.
 """
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from natscron.schedule.base import MAX_MS, Schedule, Wrapper
+from natscron.schedule.base import Schedule, Wrapper
 from natscron.schedule.cron import CronSchedule
 from natscron.schedule.days import NEVER, DayDifference, DayFields, day_set
 from natscron.schedule.interval import IntervalSchedule
@@ -26,7 +27,7 @@ __all__ = ["UNITS", "Exclusion", "Meter", "Taken", "taken_by_calendar", "taken_b
 UNITS: Final = 480
 """Searches and questions that one search of a whole schedule may take: about five milliseconds."""
 
-_END: Final = MAX_MS + 1
+_JUMP: Final = 3
 _BOUND: Final = 50 * 366 * 86_400_000
 _MS: Final = 1_000_000
 _SECOND_NS: Final = 1_000_000_000
@@ -261,7 +262,7 @@ class Exclusion(Wrapper):
             if units <= 0:
                 return None, -1
             slot = self.inner.next_after_ms(until - 1)
-            units -= 1
+            units -= _JUMP
         return None, max(units, 0)
 
     def search_before(self, t_ms: int, units: int) -> tuple[int | None, int]:
@@ -281,7 +282,7 @@ class Exclusion(Wrapper):
             if units <= 0:
                 return None, -1
             slot = self.inner.last_at_or_before_ms(since - 1)
-            units -= 1
+            units -= _JUMP
         return None, max(units, 0)
 
     def count(self, after_ms: int, until_ms: int, cap: int) -> int:

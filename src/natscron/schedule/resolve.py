@@ -104,7 +104,7 @@ def resolve_spec(  # noqa: PLR0913 - what a schedule depends on, each by its nam
     if before is not None and before.max_runs is not None:
         if spec.max_runs != before.max_runs and spec.last_slot == before.last_slot:
             spec = msgspec.structs.replace(spec, last_slot=None)
-        elif spec == before or _unresolved(before, spec) == spec:
+        elif spec.last_slot in {None, before.last_slot} and _unresolved(before, spec) == spec:
             return before
     if spec.max_runs is None or spec.last_slot is not None:
         return spec
