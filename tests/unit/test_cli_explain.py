@@ -244,6 +244,15 @@ def test_a_duration_for_a_job_that_is_not_there_is_a_warning(play: Play) -> None
     assert "not in the file: a.c" in ended.err
 
 
+def test_what_is_doubtful_in_a_job_is_a_warning(play: Play) -> None:
+    ended = simulate(
+        play, {"subject": "a.b", "schedule": {"every": "1h", "dst_gap": "skip"}, "colour": 1}, "--to", "1h"
+    )
+    assert ended.code == 0
+    assert "colour" in ended.err
+    assert "dst_gap" in ended.err
+
+
 def test_what_list_wrote_keeps_its_phase(play: Play) -> None:
     job = {"subject": "a.b", "schedule": {"every": "1h"}, "created_at": "2027-06-14T00:20:00.000Z", "revision": 7}
     assert simulate(play, [job], "--to", "1h").out.startswith("2027-06-15 00:20:00 UTC  run      a.b\n")

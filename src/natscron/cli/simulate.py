@@ -82,6 +82,9 @@ def simulate(  # noqa: PLR0913 - one parameter an option
     entries, wrong = _entries(jobs_in(path), from_ms, known)
     for place, why in wrong:
         session.out.error(f"{place}: {why}", "invalid")
+    for entry in entries:
+        for warning in entry.warnings:
+            session.out.warn(f"{entry.job.id}: {warning}")
     if unknown := sorted(by_job.keys() - {entry.job.id for entry in entries}):
         session.out.warn(f"--duration names jobs that are not in the file: {', '.join(unknown)}")
     run = Simulation(
@@ -212,7 +215,8 @@ def _entry(given: Mapping[str, object], from_ms: int, calendars: "Mapping[str, C
     from natscron.model import Calendar, Stamp  # noqa: PLC0415 - see simulate
     from natscron.schedule import compile_schedule, resolve_spec  # noqa: PLC0415 - see simulate
 
-    job = parse_job({key: value for key, value in given.items() if key not in _REPLY_ONLY}).job
+    parsed = parse_job({key: value for key, value in given.items() if key not in _REPLY_ONLY})
+    job = parsed.job
     if job.schedule is None:
         raise InvalidScheduleError("the job has no schedule")
     created_ms = instant_ms(given.get("created_at"))
@@ -231,7 +235,7 @@ def _entry(given: Mapping[str, object], from_ms: int, calendars: "Mapping[str, C
         counts_from=Stamp(anchor_ms, seq),
     )
     used = tuple(Calendar(name=name, spec=calendars[name]) for name in calendars_used(job))
-    return Entry(job, compiled.schedule, compiled.warnings, used)
+    return Entry(job, compiled.schedule, (*parsed.warnings, *compiled.warnings), used)
 
 
 # What is shown.

@@ -166,6 +166,8 @@ def _end(stretch: Stretch) -> Why:
 
 
 def _end_text(stretch: Stretch, *, any_slot: bool) -> str:
+    if stretch.schedule.failure is not None:
+        return f"no slot can be worked out: {stretch.schedule.failure}"
     last = stretch.schedule.last_at_or_before_ms(1 << 52)
     if any_slot or last is None:
         return "no slot follows"
