@@ -1,8 +1,9 @@
 """Time zones as sorted lists of clock changes, so that a search needs integers only.
 
-:mod:`zoneinfo` knows the offset at an instant but not when it next changes. :class:`Zone` asks it once for each day
-of the decades that are really used, narrows every change down to its second, and keeps the result in an immutable
-:class:`Table`. A zone's table is replaced as a whole, so readers in other threads see the old one or the new one.
+:mod:`zoneinfo` knows the offset at an instant but not when it next changes. :class:`Zone` asks it every few days of the
+decades that are really used, narrows every change down to its second, and keeps the result in an immutable
+:class:`Table`. A zone's table is replaced as a whole, so readers in other threads see the old one or the new one. A
+table grows only to what is near it: a question about another century gets a new one, and costs about a millisecond.
 
 :func:`clear_cache` drops what was read: call it daily, because a host's zone data is updated under running
 processes. Schedules hold the :class:`Zone`, not the table, and so see the new data by their next call.
@@ -19,6 +20,10 @@ __all__ = ["HORIZON", "MARGIN", "PERIOD", "REPEATS_FROM", "Table", "Zone", "clea
 
 _DAY: Final = 86_400
 _DECADE: Final = 3_652 * _DAY
+_STEP: Final = 4 * _DAY
+"""Seconds between two looks. No zone has taken back a change within less than a week; a test holds them to it."""
+_FAR: Final = 2 * _DECADE
+"""A table does not grow over a gap longer than this."""
 MARGIN: Final = 800 * _DAY
 """Seconds around an instant that a table covers at least, so that the changes next to it are known."""
 PERIOD: Final = 146_097 * _DAY
@@ -65,13 +70,13 @@ class Zone:
     def _changes(self, start: int, end: int) -> tuple[list[int], list[int]]:
         """The changes in (start, end] and the offsets from each of them on.
 
-        Looks once a day: two changes within one day are found unless the second undoes the first.
+        Two changes between two looks are found unless the second undoes the first.
         """
         at: list[int] = []
         offsets: list[int] = []
         stamp = partial(dt.datetime.fromtimestamp, tz=self._info)
         known, before = start, stamp(start).utcoffset()
-        for probe in [*range(start + _DAY, end, _DAY), end]:
+        for probe in [*range(start + _STEP, end, _STEP), end]:
             after = stamp(probe).utcoffset()
             while before != after:
                 low, high = known, probe  # the offset is ``before`` at low and another one at high
@@ -88,11 +93,11 @@ class Zone:
         return at, offsets
 
     def cover(self, start: int, end: int) -> Table:
-        """A table that reaches from ``start`` to ``end`` (seconds), cut to 1970 and :data:`HORIZON`; keeps it."""
+        """A table that reaches from ``start`` to ``end`` (seconds), cut to 1970 and :data:`HORIZON`; keeps this one."""
         table = self.table
         start = max(start // _DECADE * _DECADE, 0)
         end = min(-(-end // _DECADE) * _DECADE, HORIZON)
-        if table is _NOTHING:
+        if table is _NOTHING or start > table.end + _FAR or end < table.start - _FAR:
             table = Table(start, start, (), (self._offset(start),), 0, 0)
         if start < table.start:
             at, offsets = self._changes(start, table.start)
@@ -102,8 +107,8 @@ class Zone:
             at, offsets = self._changes(table.end, end)
             table = table._replace(end=end, at=(*table.at, *at), offset=(*table.offset, *offsets))
         safe_from = -1 if table.start == 0 else table.start + MARGIN
-        self.table = table._replace(safe_from=safe_from, safe_until=table.end - MARGIN)
-        return self.table
+        table = self.table = table._replace(safe_from=safe_from, safe_until=table.end - MARGIN)
+        return table
 
     def around(self, second: int) -> Table:
         """A table that covers :data:`MARGIN` on both sides of ``second``."""
