@@ -4,10 +4,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from natscron.codec import text_to_ms
 from natscron.engine.explain import MAX_LINES, MAX_SLOTS, Asked, Explanation, Line, What, Why, explain
 from natscron.engine.table import Entry
+from natscron.errors import InvalidScheduleError
 from natscron.ids import keyed_run_id
 from natscron.model import (
     Calendar,
@@ -520,3 +523,55 @@ def test_core_delivery_says_that_nothing_confirms_it() -> None:
 def test_the_schedule_is_read_out_in_english_with_its_zone() -> None:
     found = told(entry_of(BERLIN))
     assert (found.description, found.zone) == ("at 02:30 every day, Europe/Berlin", "Europe/Berlin")
+
+
+# Nothing is left out.
+
+
+@given(
+    every=st.integers(1, 7),
+    window=st.integers(1, 120),
+    ran_at=st.sets(st.integers(0, 120)),
+    pauses=st.lists(st.tuples(st.integers(0, 120), st.integers(0, 30)), max_size=3),
+    marked=st.integers(0, 120),
+    edited=st.integers(0, 120),
+    paused=st.booleans(),
+    taken=st.integers(2, 5),
+)
+def test_every_slot_of_the_window_has_exactly_one_line(
+    every: int,
+    window: int,
+    ran_at: set[int],
+    pauses: list[tuple[int, int]],
+    marked: int,
+    edited: int,
+    paused: bool,  # noqa: FBT001 - drawn
+    taken: int,
+) -> None:
+    """Minutes before now, in all of them."""
+    begin = NOW - 30_000
+    base = [begin - n * MINUTE for n in range(121)]
+    spec = ScheduleSpec(cron=f"*/{every} * * * *", except_=(ScheduleSpec(cron=f"*/{every * taken} * * * *"),))
+    try:
+        entry = entry_of(spec, paused=paused, counts_from=Stamp(base[edited] + 1, 50))
+    except InvalidScheduleError:
+        return  # nothing is left of it
+    assert entry.schedule is not None
+    slots = {slot for slot in base if entry.schedule.last_at_or_before_ms(slot) == slot}
+    ranges = [(base[min(first + length, 120)], base[first]) for first, length in pauses]
+    covered = {slot for slot in slots for first, last in ranges if first <= slot <= last}
+    runs = [ran(base[n]) for n in ran_at if base[n] in slots - covered]
+    skipped = [missed(first, last, 1, Reason.CATCHUP_NONE) for first, last in ranges]
+    since = NOW - window * MINUTE
+    past = told(entry, *runs, *skipped, since=since, mark=Mark(instant_ms=base[marked], jobs_seq=100)).past
+    assert [line.when_ms for line in past] == sorted(line.when_ms for line in past)
+    known = [line for line in past if line.reason not in {Why.EXCLUDED, Why.BEFORE_SCHEDULE}]
+    for slot in sorted(slots):
+        hits = [line for line in known if slot == line.at_ms or (line.from_ms or 1) <= slot <= (line.to_ms or 0)]
+        counted = slot > base[edited]
+        if since <= slot and (counted or hits):
+            own = [line for line in hits if line.reason != Reason.CATCHUP_NONE]
+            assert len(own) == (slot not in covered), (slot, hits)
+            assert hits, slot
+        elif slot < since:
+            assert not hits, (slot, hits)
