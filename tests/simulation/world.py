@@ -10,13 +10,27 @@ from typing import NamedTuple
 
 import msgspec
 
-from natscron.codec import decode_row, successor
+from natscron.codec import decode_row, successor, successor_calendar
+from natscron.codec.calendar import calendar_name_of
 from natscron.engine.engine import Engine
 from natscron.engine.options import EngineOptions
 from natscron.engine.target import Dispatch, Outcome, Refusal
 from natscron.errors import JobNotFoundError, WrongRevisionError
 from natscron.ids import RunIds
-from natscron.model import CatchUp, CatchUpPolicy, Delivery, Job, NoteRef, Reason, Retry, RunStatus, ScheduleSpec, Stamp
+from natscron.model import (
+    Calendar,
+    CalendarSpec,
+    CatchUp,
+    CatchUpPolicy,
+    Delivery,
+    Job,
+    NoteRef,
+    Reason,
+    Retry,
+    RunStatus,
+    ScheduleSpec,
+    Stamp,
+)
 from natscron.schedule import compile_schedule
 from natscron.storage.memory import MemoryCluster
 from natscron.storage.protocol import Outgoing, Reply
@@ -148,6 +162,8 @@ class World:
         def noted(key: str, row: bytes | None) -> int:
             seq = put_row(key, row)
             stamp = self.cluster.jobs[key][1]
+            if calendar_name_of(key) is not None:
+                return seq
             self.writes[key].append(stamp if row is None else decode_row(key, row, stamp))
             return seq
 
@@ -220,6 +236,14 @@ class World:
             await FaultyStorage(self.cluster).delete_job(job_id)
         except JobNotFoundError:
             return
+
+    async def put_calendar(self, name: str, spec: CalendarSpec) -> None:
+        """Write a calendar, as the API does."""
+        storage = FaultyStorage(self.cluster)
+        old = await storage.fetch_calendar(name)
+        mark = self.cluster.lease.lease.mark if self.cluster.lease is not None else None
+        new = Calendar(name=name, spec=spec)
+        await storage.put_calendar(new if old is None else successor_calendar(old, new, mark, 86_400_000))
 
     # The end.
 

@@ -16,6 +16,9 @@ from natscron.engine.table import Entry
 from natscron.engine.timeline import InForce, compiled, timeline
 from natscron.model import Mark, Ms, Reason, Skip
 from natscron.schedule import Schedule
+from natscron.schedule.base import Wrapper
+from natscron.schedule.exclusion import Exclusion
+from natscron.schedule.interval import IntervalSchedule
 
 __all__ = ["NEVER", "Cursor", "bound_of", "cursors_of"]
 
@@ -35,6 +38,13 @@ def bound_of(schedule: Schedule, slot_ms: Ms) -> Ms:
     # A slot is due before the next one: what comes first after the millisecond before it is its own due instant.
     due = dues.next_after_ms(last - 1)
     return slot_ms if due is None else max(slot_ms, due)
+
+
+def _arithmetic(schedule: Schedule) -> bool:
+    """Whether counting costs the same however many there are."""
+    while isinstance(schedule, Wrapper) and not isinstance(schedule, Exclusion):
+        schedule = schedule.inner
+    return isinstance(schedule, IntervalSchedule)
 
 
 class Cursor:
@@ -117,7 +127,7 @@ class Cursor:
         if end <= start:
             return 0
         # No more than one slot lies in a millisecond.
-        return self.schedule.count(start, end, cap if self.slots.interval is None else end - start)
+        return self.schedule.count(start, end, end - start if _arithmetic(self.slots) else cap)
 
     def part(self, after: Ms, until: Ms | None) -> "Cursor | None":
         """What of it lies in (after, until], as a new cursor; None if nothing can."""
@@ -128,8 +138,12 @@ class Cursor:
             return None
         twin = Cursor(self.entry, self.slots, after, until)
         twin.reason = self.reason
-        twin.shadow, twin.shadow_from, twin.shadow_until = self.shadow, self.shadow_from, self.shadow_until
+        twin.shadow_by(self)
         return twin
+
+    def shadow_by(self, other: "Cursor") -> None:
+        """Leave out what ``other`` leaves out."""
+        self.shadow, self.shadow_from, self.shadow_until = other.shadow, other.shadow_from, other.shadow_until
 
 
 def cursors_of(entry: Entry, mark: Mark) -> list[Cursor]:
@@ -154,11 +168,14 @@ def cursors_of(entry: Entry, mark: Mark) -> list[Cursor]:
 
 
 def _from_versions(entry: Entry, mark: Mark) -> list[Cursor]:
-    versions = timeline(entry)
+    believed = timeline(entry)
+    versions = [version for version in believed if not version.void]
+    believed = [version for version in believed if version.since.seq <= mark.jobs_seq]
     last = len(versions) - 1
     known = max((i for i, v in enumerate(versions) if v.since.seq <= mark.jobs_seq), default=-1)
     schedules = [compiled(entry, v, last=i == last) for i, v in enumerate(versions)]
     floors: list[Ms] = []
+    shadow: tuple[Schedule | None, Ms] | None = None
     found: list[Cursor] = []
     for i, (version, schedule) in enumerate(zip(versions, schedules, strict=True)):
         if version.spec is None and i < last and (i >= known or versions[i + 1].since.at_ms > mark.instant_ms):
@@ -177,12 +194,43 @@ def _from_versions(entry: Entry, mark: Mark) -> list[Cursor]:
         if until is not None and until <= after:
             continue
         cursor = Cursor(entry, schedule, after, until)
-        if i > known >= 0 and schedules[known] is not None:
-            cursor.shadow = schedules[known]
-            cursor.shadow_from = floors[known]
+        if i > known >= 0:
+            if shadow is None:
+                shadow = schedules[known], floors[known]
+                if believed[-1].void:
+                    shadow = _void_shadow(entry, versions[: known + 1], floors, believed[-1])
+            cursor.shadow, cursor.shadow_from = shadow
             cursor.shadow_until = mark.instant_ms
-        found.append(cursor)
+        if until is not None and version.until is not None and until > version.until:
+            # Jitter leaves slots of it to the time after its end, and some of that may be a pause.
+            found += _around_pauses(cursor, versions[i + 1 :])
+        else:
+            found.append(cursor)
     return found
+
+
+def _around_pauses(cursor: Cursor, following: Sequence[InForce]) -> list[Cursor]:
+    """What of a cursor is not due in a later pause, and what is as silent cursors."""
+    found: list[Cursor | None] = []
+    rest: Cursor | None = cursor
+    for version in following:
+        if version.spec is None and rest is not None:
+            begin, end = version.since.at_ms, version.until
+            silent = None if end is None else rest.part(begin, end)
+            if silent is not None:
+                silent.reason = Reason.PAUSED
+            found += [rest.part(NEVER, begin), silent]
+            rest = None if end is None else rest.part(end, None)
+    return [one for one in (*found, rest) if one is not None]
+
+
+def _void_shadow(
+    entry: Entry, versions: Sequence[InForce], floors: Sequence[Ms], void: InForce
+) -> tuple[Schedule | None, Ms]:
+    schedule = compiled(entry, void, last=False)
+    if schedule is None:
+        return None, NEVER
+    return schedule, _floor(entry, [*versions, void], floors, len(versions), schedule)
 
 
 def _floor(entry: Entry, versions: Sequence[InForce], floors: Sequence[Ms], i: int, schedule: Schedule) -> Ms:

@@ -85,6 +85,7 @@ class Planner:
     def put(self, entry: Entry) -> None:
         """A job is new or changed: plan it from the decided mark."""
         job = entry.job
+        shadowed = self._shadowed(job)
         self._drop(job.id)
         if entry.counts_from.seq > self.decided.jobs_seq:
             self._unseen[job.id] = entry
@@ -92,11 +93,24 @@ class Planner:
         if cursors:
             self._cursors[job.id] = cursors
         for cursor in cursors:
+            if shadowed is not None and cursor.shadow is None:
+                cursor.shadow_by(shadowed)
             self._place(cursor, cursor.after)
         if job.counts_from.seq > self.decided.jobs_seq and not any(
             c.next_ms is not None and (c.until is None or c.reason is Reason.SKIP_NEXT) for c in cursors
         ):
             self._note_passed(entry)
+
+    def _shadowed(self, job: Job) -> Cursor | None:
+        """A cursor of the job with slots that ran by an earlier version and that jitter puts behind the mark."""
+        for cursor in self._cursors.get(job.id, ()):
+            if (
+                cursor.shadow is not None
+                and cursor.entry.job.generation == job.generation
+                and cursor.bound(cursor.shadow_until) > self.decided.instant_ms
+            ):
+                return cursor
+        return None
 
     def _decided_of(self, job: Job) -> Mark:
         generation, ahead = self._ahead.get(job.id, (0, self.decided))

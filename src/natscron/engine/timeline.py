@@ -6,6 +6,7 @@ content that is known of a calendar counts from the beginning: what was before i
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import msgspec
 
@@ -29,6 +30,8 @@ class InForce(msgspec.Struct, frozen=True):
     """What ``spec`` refers to, as it was."""
     own: bool = True
     """It began with a write of the job itself."""
+    void: bool = False
+    """It never came into force: a pause was to end by itself, and another write came first."""
 
     def same_as(self, other: "InForce") -> bool:
         """Whether both have the same slots."""
@@ -42,7 +45,9 @@ def timeline(entry: Entry) -> list[InForce]:
     if job.paused and job.paused_until_ms is not None:
         since = job.counts_from
         specs.append((job.schedule, Stamp(max(job.paused_until_ms, since.at_ms), since.seq)))
-    begun = [(spec, since, True) for spec, since in specs]
+    # A pause whose end lay behind its own write was none.
+    none = {i for i, (a, b) in enumerate(pairwise(specs)) if a[0] is None and a[1] == b[1]}
+    begun = [(spec, since, True) for i, (spec, since) in enumerate(specs) if i not in none]
     if entry.calendars:
         begun = _with_calendars(begun, entry.calendars)
     versions: list[InForce] = []
@@ -50,7 +55,8 @@ def timeline(entry: Entry) -> list[InForce]:
     for i in range(len(begun) - 1, -1, -1):
         spec, since, own = begun[i]
         if i and begun[i - 1][1].seq == since.seq and until is not None and until <= since.at_ms:
-            # The end that a pause named for itself, and another write came first.
+            # Who had not heard of that write went by it all the same.
+            versions.append(InForce(spec, since, until, _held(spec, since, entry.calendars), own, void=True))
             continue
         held = _held(spec, since, entry.calendars) if entry.calendars else ()
         versions.append(InForce(spec, since, until, held, own))
