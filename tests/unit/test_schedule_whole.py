@@ -159,6 +159,24 @@ def test_a_member_that_except_takes_away_whole_is_warned_about() -> None:
     assert compile_schedule(spec, anchor_ms=0).warnings == ("any[0] never runs: 'except' takes away every slot of it",)
 
 
+@pytest.mark.parametrize(
+    ("spec", "warned"),
+    [
+        (ScheduleSpec(every="1h", except_=(ScheduleSpec(cron="* * * * SUN"),)), True),
+        (ScheduleSpec(every="1h", start_at="2030-01-01T00:00:00.5Z", except_=(MINUTELY,)), True),
+        (ScheduleSpec(every="7m", start_at="2030-01-01T00:00:00Z", except_=(ScheduleSpec(cron="* * * * SUN"),)), False),
+        (ScheduleSpec(cron="*/5 * * * *", except_=(ScheduleSpec(cron="*/3 12 * * *"),)), False),
+        (ScheduleSpec(cron="0 * * * *", except_=(ScheduleSpec(cron="1 12 * * *"),)), True),
+        (ScheduleSpec(cron="5 * * * * *", except_=(ScheduleSpec(cron="* 12 * * *"),)), True),
+        (ScheduleSpec(cron="0 * * * *", except_=(ScheduleSpec(cron="0 12 * * *", tz="Asia/Kathmandu"),)), False),
+        (ScheduleSpec(any=(DAILY, ScheduleSpec(every="1h")), except_=(ScheduleSpec(cron="0 9 1 * *"),)), False),
+    ],
+)
+def test_an_exclusion_in_vain_is_warned_about(spec: ScheduleSpec, warned: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    warnings = compile_schedule(spec, anchor_ms=NOON).warnings
+    assert any("except[0] takes away equal slots only" in warning for warning in warnings) is warned
+
+
 def test_warnings_come_out_of_members_with_their_place() -> None:
     spec = ScheduleSpec(any=(DAILY, ScheduleSpec(cron="* */15 * * * *")))
     assert [w[:34] for w in compile_schedule(spec, anchor_ms=0).warnings] == ["any[1]: the seconds field is '*': "]

@@ -23,7 +23,7 @@ from natscron.errors import (
 from natscron.model import CalendarSpec, ScheduleSpec
 from natscron.schedule.base import MAX_MS, Schedule
 from natscron.schedule.bounds import BoundedSchedule
-from natscron.schedule.exclusion import UNITS, Exclusion, Meter, Taken, taken_by_calendar, taken_by_schedule
+from natscron.schedule.exclusion import UNITS, Exclusion, Meter, Taken, never_meet, taken_by_calendar, taken_by_schedule
 from natscron.schedule.instants import format_instant, resolve_instant
 from natscron.schedule.jitter import JitteredSchedule
 from natscron.schedule.once import WithStart
@@ -166,22 +166,28 @@ def _build(
     schedules: list[Schedule] = [member.schedule for member in members]
     _few("except", spec.except_)
     windows: list[Taken] = []
-    taken: list[Schedule] = []
+    taken: list[tuple[str, Schedule]] = []
     for i, item in enumerate(spec.except_):
         if item.calendar:
             windows.append(_compile_calendar(item, calendars, f"except[{i}]"))
         else:
-            taken.append(_compile_member(item, spec, context, f"except[{i}]").schedule)
+            taken.append((f"except[{i}]", _compile_member(item, spec, context, f"except[{i}]").schedule))
     if spec.except_:
         units = max(UNITS // len(schedules), _FEWEST_STEPS * (1 + len(spec.except_)))
         cut = []
         for schedule in schedules:
-            takes = (*windows, *(taken_by_schedule(item, schedule) for item in taken))
+            takes = (*windows, *(taken_by_schedule(item, schedule) for _, item in taken))
             cut.append(Exclusion(schedule, takes, units=units, meter=meter))
         warnings += _probed(cut, units // 2)
+        warnings += [
+            f"{place} takes away equal slots only and these have none, or few by chance: give an interval its "
+            "start_at, or take away spans by a calendar"
+            for place, item in taken
+            if all(never_meet(schedule, item) for schedule in schedules)
+        ]
         schedules = list(cut)
     schedule = schedules[0] if len(schedules) == 1 else UnionSchedule(tuple(schedules))
-    return _Core(schedule, tuple(warnings), tuple(windows), tuple(taken))
+    return _Core(schedule, tuple(warnings), tuple(windows), tuple(item for _, item in taken))
 
 
 def _probed(cut: list[Exclusion], units: int) -> list[str]:

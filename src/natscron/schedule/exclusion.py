@@ -22,7 +22,7 @@ from natscron.schedule.pattern import Pattern
 if TYPE_CHECKING:
     from natscron.schedule.windows import Windows
 
-__all__ = ["UNITS", "Exclusion", "Meter", "Taken", "taken_by_calendar", "taken_by_schedule"]
+__all__ = ["UNITS", "Exclusion", "Meter", "Taken", "never_meet", "taken_by_calendar", "taken_by_schedule"]
 
 UNITS: Final = 480
 """Searches and questions that one search of a whole schedule may take: about five milliseconds."""
@@ -216,6 +216,18 @@ def taken_by_schedule(schedule: Schedule, main: Schedule) -> Taken:
         if isinstance(main, IntervalSchedule) and not (main.interval_ns % _SECOND_NS or main.anchor_ms % 1000):
             return _Patterned(schedule, main)
     return _Single(schedule)
+
+
+def never_meet(main: Schedule, taken: Schedule) -> bool:
+    """Whether it is plain that two schedules have no slot in common, or only by chance."""
+    if not isinstance(taken, CronSchedule):
+        return False
+    if isinstance(main, IntervalSchedule):
+        return not main.explicit or bool(main.anchor_ms % 1000 and not main.interval_ns % _SECOND_NS)
+    if not isinstance(main, CronSchedule) or main.zone_name != taken.zone_name:
+        return False
+    one, other = main.pattern, taken.pattern
+    return not (one.seconds & other.seconds and one.minutes & other.minutes and one.hours & other.hours)
 
 
 class Exclusion(Wrapper):
