@@ -61,7 +61,11 @@ def test_a_table_does_not_grow_over_centuries_for_one_question() -> None:
     far = zone.around(REPEATS_FROM + PERIOD // 2)
     assert far.start > near.end
     assert far.end - far.start <= 2 * 3_652 * 86_400
-    assert zone.around(LIMIT - 1) == zone.cover(LIMIT - 1 - MARGIN, LIMIT)
+    assert zone.around(LIMIT - 1) is zone.around(LIMIT - 1)
+    assert zone.around(REPEATS_FROM + PERIOD // 2) is far  # both are kept
+    for place in range(8):
+        zone.around(REPEATS_FROM + place * PERIOD // 8)
+    assert len(zone._kept) == 4
 
 
 @pytest.mark.parametrize("name", ["Europe/Berlin", "America/Santiago", "Africa/Casablanca", "Pacific/Apia"])
@@ -163,7 +167,7 @@ def test_schedules_follow_when_zone_data_is_read_again() -> None:
     at = 1_800_000_000_000
     proper = schedule.next_after_ms(at)
     zone._info = ZoneInfo("Asia/Kolkata")  # as if the data had been older
-    zone.table = zone.table._replace(safe_from=0, safe_until=0, start=0, end=0, at=(), offset=(19_800,))
+    zone._kept, zone.table = (), zone.table._replace(safe_from=0, safe_until=0)
     assert schedule.next_after_ms(at) != proper
     clear_cache()
     assert schedule.next_after_ms(at) == proper

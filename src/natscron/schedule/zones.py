@@ -3,7 +3,8 @@
 :mod:`zoneinfo` knows the offset at an instant but not when it next changes. :class:`Zone` asks it every few days of the
 decades that are really used, narrows every change down to its second, and keeps the result in an immutable
 :class:`Table`. A zone's table is replaced as a whole, so readers in other threads see the old one or the new one. A
-table grows only to what is near it: a question about another century gets a new one, and costs about a millisecond.
+table grows only to what is near it: a question about another century gets one of its own, and costs about a
+millisecond. The last few are kept.
 
 :func:`clear_cache` drops what was read: call it daily, because a host's zone data is updated under running
 processes. Schedules hold the :class:`Zone`, not the table, and so see the new data by their next call.
@@ -24,6 +25,8 @@ _STEP: Final = 4 * _DAY
 """Seconds between two looks. No zone has taken back a change within less than a week; a test holds them to it."""
 _FAR: Final = 2 * _DECADE
 """A table does not grow over a gap longer than this."""
+_KEPT: Final = 4
+"""Tables of a zone that are kept."""
 MARGIN: Final = 800 * _DAY
 """Seconds around an instant that a table covers at least, so that the changes next to it are known."""
 PERIOD: Final = 146_097 * _DAY
@@ -56,12 +59,13 @@ _NOTHING: Final = Table(0, 0, (), (0,), 0, 0)
 class Zone:
     """One IANA zone; there is one object per name."""
 
-    __slots__ = ("_info", "name", "table")
+    __slots__ = ("_info", "_kept", "name", "table")
 
     def __init__(self, name: str, info: zoneinfo.ZoneInfo) -> None:
         self.name = name
         self._info = info
         self.table = _NOTHING
+        self._kept: tuple[Table, ...] = ()
 
     def _offset(self, second: int) -> int:
         offset = dt.datetime.fromtimestamp(second, self._info).utcoffset()
@@ -94,11 +98,16 @@ class Zone:
 
     def cover(self, start: int, end: int) -> Table:
         """A table that reaches from ``start`` to ``end`` (seconds), cut to 1970 and :data:`HORIZON`; keeps this one."""
-        table = self.table
         start = max(start // _DECADE * _DECADE, 0)
         end = min(-(-end // _DECADE) * _DECADE, HORIZON)
-        if table is _NOTHING or start > table.end + _FAR or end < table.start - _FAR:
-            table = Table(start, start, (), (self._offset(start),), 0, 0)
+        kept = self._kept
+        for table in kept:
+            if table.start <= start and end <= table.end:
+                self.table = table
+                return table
+        near = [one for one in kept if one.start - _FAR <= end and start <= one.end + _FAR]
+        table = near[0] if near else Table(start, start, (), (self._offset(start),), 0, 0)
+        others = tuple(one for one in kept if one is not table)
         if start < table.start:
             at, offsets = self._changes(start, table.start)
             at_all = (*at, *table.at)
@@ -107,7 +116,9 @@ class Zone:
             at, offsets = self._changes(table.end, end)
             table = table._replace(end=end, at=(*table.at, *at), offset=(*table.offset, *offsets))
         safe_from = -1 if table.start == 0 else table.start + MARGIN
-        table = self.table = table._replace(safe_from=safe_from, safe_until=table.end - MARGIN)
+        table = table._replace(safe_from=safe_from, safe_until=table.end - MARGIN)
+        self._kept = (table, *others[: _KEPT - 1])
+        self.table = table
         return table
 
     def around(self, second: int) -> Table:
@@ -124,6 +135,7 @@ class Zone:
         info = _load(self.name)
         if info is not None:
             self._info = info
+        self._kept = ()
         self.table = _NOTHING
 
 
