@@ -226,7 +226,7 @@ DENSE = {
     "only in the hour that is repeated": ScheduleSpec(
         cron="* * * * * *", tz="Europe/Berlin", except_=(ScheduleSpec(cron="* * * * * *", dst_fold="first"),)
     ),
-    "all but four seconds, piece by piece": ScheduleSpec(cron="* * * * * *", except_=_sixteenths(14)),
+    "20 seconds of each minute, piece by piece": ScheduleSpec(cron="* * * * * *", except_=_sixteenths(10)),
     "nothing, piece by piece": ScheduleSpec(cron="* * * * * *", tz="Europe/Berlin", except_=_sixteenths(15)),
     "nothing, by intervals": ScheduleSpec(every="20ms", except_=(ScheduleSpec(every="10ms"),)),
     "another zone": ScheduleSpec(

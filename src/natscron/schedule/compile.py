@@ -178,7 +178,7 @@ def _build(
         for schedule in schedules:
             takes = (*windows, *(taken_by_schedule(item, schedule) for _, item in taken))
             cut.append(Exclusion(schedule, takes, units=units, meter=meter))
-        warnings += _probed(cut, units // 2)
+        warnings += _probed(cut, units // 3)
         warnings += [
             f"{place} takes away equal slots only and these have none, or few by chance: give an interval its "
             "start_at, or take away spans by a calendar"
@@ -192,7 +192,7 @@ def _build(
 
 def _probed(cut: list[Exclusion], units: int) -> list[str]:
     """Refuse an exclusion that leaves nothing, or that takes too long to find out what it leaves."""
-    total = UNITS
+    total = UNITS // 2
     empty = []
     for i, exclusion in enumerate(cut):
         place = f"any[{i}]" if len(cut) > 1 else "the schedule"

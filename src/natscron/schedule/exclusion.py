@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UNITS", "Exclusion", "Meter", "Taken", "never_meet", "taken_by_calendar", "taken_by_schedule"]
 
-UNITS: Final = 480
+UNITS: Final = 360
 """Searches and questions that one search of a whole schedule may take: about five milliseconds."""
 
 _JUMP: Final = 3
