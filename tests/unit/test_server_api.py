@@ -47,6 +47,8 @@ async def test_endpoints_come_in_the_go_versions_order_then_ours(world: "World")
         "runs-report",
         "cluster-info",
         "jobs-skip",
+        "jobs-explain",
+        "jobs-explain",
         "jobs-backfill",
         "backfills-list",
         "backfills-cancel",

@@ -13,6 +13,8 @@ import msgspec
 from natscron.errors import NatscronError
 from natscron.server import schemas
 from natscron.server.calls import Calls
+from natscron.server.explain import ExplainRequest
+from natscron.server.explain import ExplainRequest
 from natscron.server.jobs import Reply
 from natscron.server.replies import encode, error_body
 from natscron.server.requests import (
@@ -95,6 +97,7 @@ def endpoints(calls: Calls) -> tuple[Endpoint, ...]:
     jobs, lookups, runs, info = calls.jobs, calls.lookups, calls.runs, calls.info
     policies, backfills, calendars = calls.policies, calls.backfills, calls.calendars
     one, texts, view = schemas.of(SubjectRequest), schemas.TEXTS, schemas.JOB_VIEW
+    explained = schemas.of(ExplainRequest)
     anything: dict[str, Any] = {"type": "object"}
 
     def entry(  # noqa: PLR0913, PLR0917 - one row of a table
@@ -147,6 +150,15 @@ def endpoints(calls: Calls) -> tuple[Endpoint, ...]:
         entry("runs.report", runs.report, "Failed to record", schemas.of(ReportRequest), texts, run_not_found),
         entry("cluster.info", info.cluster, "Failed to get cluster info", None, anything),
         entry("jobs.skip", policies.skip, "Failed to skip", schemas.of(SkipRequest), anything, job_not_found),
+        entry(
+            "jobs.explain",
+            calls.explain.explain,
+            "Failed to explain",
+            schemas.of(ExplainRequest),
+            anything,
+            job_not_found,
+        ),
+        entry("jobs.explain", calls.explain.explain, "Failed to explain", explained, anything, job_not_found),
         entry(
             "jobs.backfill", backfills.start, "Failed to backfill", schemas.of(BackfillRequest), anything, job_not_found
         ),
