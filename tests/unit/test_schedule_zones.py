@@ -83,10 +83,14 @@ class TwoChangesInADay(dt.tzinfo):
 
     def utcoffset(self, when: dt.datetime | None) -> dt.timedelta:
         assert when is not None
-        return when.replace(tzinfo=None) - self._utc_of[when.replace(tzinfo=None)]
+        wall = when.replace(tzinfo=None)
+        return next(
+            dt.timedelta(hours=hours)
+            for at, hours in reversed([(dt.datetime.min, 0), *self.changes])  # noqa: DTZ901 - wall times
+            if wall >= at + dt.timedelta(hours=hours)
+        )
 
-    def __init__(self) -> None:
-        self._utc_of: dict[dt.datetime, dt.datetime] = {}
+    changes = ((dt.datetime(1970, 1, 2, 10), 1), (dt.datetime(1970, 1, 2, 11), 3))  # noqa: DTZ001 - in UTC
 
     def dst(self, _when: dt.datetime | None) -> dt.timedelta | None:
         return None
@@ -96,10 +100,9 @@ class TwoChangesInADay(dt.tzinfo):
 
     def fromutc(self, when: dt.datetime) -> dt.datetime:
         utc = when.replace(tzinfo=None)
-        changes = [(dt.datetime(1970, 1, 2, 10), 1), (dt.datetime(1970, 1, 2, 11), 2)]  # noqa: DTZ001 - wall times
-        wall = utc + dt.timedelta(hours=sum(hours for at, hours in changes if utc >= at))
-        self._utc_of[wall] = utc
-        return wall.replace(tzinfo=self)
+        return (utc + dt.timedelta(hours=max((h for at, h in self.changes if utc >= at), default=0))).replace(
+            tzinfo=self
+        )
 
 
 def test_two_changes_within_a_day_are_both_found() -> None:

@@ -12,7 +12,6 @@ processes. Schedules hold the :class:`Zone`, not the table, and so see the new d
 
 import datetime as dt
 import zoneinfo
-from functools import partial
 from typing import Final, NamedTuple
 
 from natscron.errors import ValidationError
@@ -25,6 +24,8 @@ _STEP: Final = 4 * _DAY
 """Seconds between two looks. No zone has taken back a change within less than a week; a test holds them to it."""
 _FAR: Final = 2 * _DECADE
 """A table does not grow over a gap longer than this."""
+_QUARTER: Final = 900
+_EPOCH: Final = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - on the wall
 _KEPT: Final = 4
 """Tables of a zone that are kept."""
 MARGIN: Final = 800 * _DAY
@@ -56,6 +57,10 @@ class Table(NamedTuple):
 _NOTHING: Final = Table(0, 0, (), (0,), 0, 0)
 
 
+def _wall(second: int) -> dt.datetime:
+    return _EPOCH + dt.timedelta(seconds=second)
+
+
 class Zone:
     """One IANA zone; there is one object per name."""
 
@@ -78,23 +83,41 @@ class Zone:
         """
         at: list[int] = []
         offsets: list[int] = []
-        stamp = partial(dt.datetime.fromtimestamp, tz=self._info)
-        known, before = start, stamp(start).utcoffset()
+        known, offset = start, self._offset(start)
+        look = self._info.utcoffset
+        step = dt.timedelta(seconds=_STEP)
+        wall, shown = _wall(start + offset), dt.timedelta(seconds=offset)
         for probe in [*range(start + _STEP, end, _STEP), end]:
-            after = stamp(probe).utcoffset()
-            while before != after:
-                low, high = known, probe  # the offset is ``before`` at low and another one at high
-                while high - low > 1:
-                    middle = (low + high) // 2
-                    if stamp(middle).utcoffset() == before:
-                        low = middle
-                    else:
-                        high = middle
-                at.append(high)
-                offsets.append(self._offset(high))
-                known, before = high, stamp(high).utcoffset()
+            # Wall times are asked about because that is much quicker. Those in a gap or a first pass show the offset
+            # before the change, so it is noticed late, by the length of a gap, and never early.
+            wall += step
+            if probe != end and look(wall) == shown:
+                known = max(known, probe - _DAY)
+                continue
+            after = self._offset(probe)
+            while offset != after:
+                known = self._first_other(known, probe, offset)
+                offset = self._offset(known)
+                at.append(known)
+                offsets.append(offset)
             known = probe
+            wall, shown = _wall(probe + offset), dt.timedelta(seconds=offset)
         return at, offsets
+
+    def _first_other(self, low: int, high: int, offset: int) -> int:
+        """The first second after ``low``, which has ``offset``, that has another one, as ``high`` has."""
+        while high - low > 1:
+            middle = (low + high) // 2
+            quarter = middle - middle % _QUARTER  # where nearly all changes are
+            if low < quarter:
+                middle = quarter
+            elif high % _QUARTER == 0:
+                middle = high - 1
+            if self._offset(middle) == offset:
+                low = middle
+            else:
+                high = middle
+        return high
 
     def cover(self, start: int, end: int) -> Table:
         """A table that reaches from ``start`` to ``end`` (seconds), cut to 1970 and :data:`HORIZON`; keeps this one."""
