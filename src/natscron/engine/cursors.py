@@ -179,17 +179,17 @@ def _from_versions(entry: Entry, mark: Mark) -> list[Cursor]:
     found: list[Cursor] = []
     for i, (version, schedule) in enumerate(zip(versions, schedules, strict=True)):
         if version.spec is None and i < last and (i >= known or versions[i + 1].since.at_ms > mark.instant_ms):
-            found += _paused(entry, versions, floors, i, schedules)
+            found += _paused(entry, versions, i, schedules)
         if schedule is None:
             floors.append(version.since.at_ms)
             continue
-        floor = _floor(entry, versions, floors, i, schedule)
+        floor = _floor(entry, versions, i, schedule)
         floors.append(floor)
         # Normally nothing is left of the versions before the known one. But a leader whose clock is behind the
         # store's may have seen a write from its own future, before which slots of the old version are undecided.
         after = max(mark.instant_ms, floor) if i <= known else floor
         until = version.until
-        if until is not None and until >= version.since.at_ms and versions[i + 1].spec is not None:
+        if until is not None and until >= version.since.at_ms:
             until = bound_of(schedule, until)
         if until is not None and until <= after:
             continue
@@ -198,7 +198,7 @@ def _from_versions(entry: Entry, mark: Mark) -> list[Cursor]:
             if shadow is None:
                 shadow = schedules[known], floors[known]
                 if believed[-1].void:
-                    shadow = _void_shadow(entry, versions[: known + 1], floors, believed[-1])
+                    shadow = _void_shadow(entry, versions[: known + 1], believed[-1])
             cursor.shadow, cursor.shadow_from = shadow
             cursor.shadow_until = mark.instant_ms
         if until is not None and version.until is not None and until > version.until:
@@ -224,29 +224,23 @@ def _around_pauses(cursor: Cursor, following: Sequence[InForce]) -> list[Cursor]
     return [one for one in (*found, rest) if one is not None]
 
 
-def _void_shadow(
-    entry: Entry, versions: Sequence[InForce], floors: Sequence[Ms], void: InForce
-) -> tuple[Schedule | None, Ms]:
+def _void_shadow(entry: Entry, versions: Sequence[InForce], void: InForce) -> tuple[Schedule | None, Ms]:
     schedule = compiled(entry, void, last=False)
     if schedule is None:
         return None, NEVER
-    return schedule, _floor(entry, [*versions, void], floors, len(versions), schedule)
+    return schedule, _floor(entry, [*versions, void], len(versions), schedule)
 
 
-def _floor(entry: Entry, versions: Sequence[InForce], floors: Sequence[Ms], i: int, schedule: Schedule) -> Ms:
+def _floor(entry: Entry, versions: Sequence[InForce], i: int, schedule: Schedule) -> Ms:
     """After which due instant the version at ``i``, unseen by the mark's leader, has its slots."""
     version = versions[i]
     spec = version.spec
     since = version.since.at_ms
-    before = _before_pause(versions, i)
-    if before == i - 1:
-        floor = bound_of(schedule, since)
-    elif before >= 0 and versions[before].same_as(version):
-        # The same slots, of which the pause took those that were due in it.
-        floor = max(since, floors[before])
-    else:
-        # What the version before the pause had up to it was decided with it.
-        floor = max(since, bound_of(schedule, versions[before + 1].since.at_ms))
+    # After a pause: what the version before the pause had up to it is that one's, also if it is due after the pause.
+    begun = i
+    while begun and versions[begun - 1].spec is None:
+        begun -= 1
+    floor = max(since, bound_of(schedule, versions[begun].since.at_ms))
     if spec is None or not version.own:
         return floor
     created = i == 0 and entry.job.generation in (0, version.since.seq)
@@ -261,17 +255,7 @@ def _floor(entry: Entry, versions: Sequence[InForce], floors: Sequence[Ms], i: i
     return floor
 
 
-def _before_pause(versions: Sequence[InForce], i: int) -> int:
-    """The version that was in force before the pause that ended with the version at ``i``; -1 if none is known."""
-    before = i - 1
-    while before >= 0 and versions[before].spec is None:
-        before -= 1
-    return before
-
-
-def _paused(
-    entry: Entry, versions: Sequence[InForce], floors: Sequence[Ms], i: int, schedules: Sequence[Schedule | None]
-) -> list[Cursor]:
+def _paused(entry: Entry, versions: Sequence[InForce], i: int, schedules: Sequence[Schedule | None]) -> list[Cursor]:
     """The slots of the pause at ``i``, as the schedule has them that goes on, or would."""
     version, over = versions[i], versions[i].until
     on = next((k for k in range(i + 1, len(versions)) if versions[k].spec is not None), -1)
@@ -283,10 +267,8 @@ def _paused(
         # The planner tells of a once slot by itself, unless the pause ended by itself.
         return []
     after = version.since.at_ms
-    before = versions[i - 1] if i else None
-    if before is not None and before.spec == spec:
-        after = max(after, floors[i - 1])
-    elif before is None or before.spec is not None:
+    if i == 0 or versions[i - 1].spec is not None:
+        # What is before belongs to the version before, which tells of it by itself.
         after = bound_of(schedule, after)
     if over <= after:
         return []

@@ -33,10 +33,6 @@ class InForce(msgspec.Struct, frozen=True):
     void: bool = False
     """It never came into force: a pause was to end by itself, and another write came first."""
 
-    def same_as(self, other: "InForce") -> bool:
-        """Whether both have the same slots."""
-        return self.spec == other.spec and self.calendars == other.calendars
-
 
 def timeline(entry: Entry) -> list[InForce]:
     """The versions, oldest first; the last one is the present, or what it becomes when a pause ends by itself."""

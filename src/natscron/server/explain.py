@@ -14,7 +14,7 @@ from msgspec import Meta
 from natscron.codec import ms_to_text, run_to_json, text_to_ms
 from natscron.codec.gojson import fold, go_type_error
 from natscron.engine.explain import Asked, Explanation, Line, What, Why, explain
-from natscron.engine.explain_words import instant_of
+from natscron.engine.explain.words import instant_of
 from natscron.errors import JobNotFoundError, ValidationError
 from natscron.model import Ms, Run, RunStatus
 from natscron.server.context import Context

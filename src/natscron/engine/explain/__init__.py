@@ -1,15 +1,15 @@
 """Why a job ran, did not run, and will or will not: its schedule joined with its records and its policies. Pure.
 
 The schedule says which slots there are, the records what was made of them, the mark up to where everything is decided:
-:mod:`natscron.engine.explain_past`. What comes follows from schedule and policies alone:
-:mod:`natscron.engine.explain_future`. Both are bounded, whatever is asked.
+:mod:`natscron.engine.explain.past`. What comes follows from schedule and policies alone:
+:mod:`natscron.engine.explain.future`. Both are bounded, whatever is asked.
 """
 
-from natscron.engine.explain_future import foretell
-from natscron.engine.explain_lines import GOING, Asked, Explanation, Line, What, Why
-from natscron.engine.explain_past import MAX_LINES, MAX_SLOTS, Past, latest
-from natscron.engine.explain_slots import Wall, stretches_of
-from natscron.engine.explain_words import policies_of
+from natscron.engine.explain.future import foretell
+from natscron.engine.explain.lines import GOING, Asked, Explanation, Line, What, Why
+from natscron.engine.explain.past import MAX_LINES, MAX_SLOTS, Past, latest
+from natscron.engine.explain.slots import Wall, stretches_of
+from natscron.engine.explain.words import policies_of
 from natscron.errors import NatscronError
 from natscron.model import ScheduleSpec
 from natscron.schedule import describe

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from natscron.durations import format_duration
-from natscron.engine.explain_lines import Line, What
+from natscron.engine.explain.lines import Line, What
 from natscron.model import CatchUpPolicy, Delivery, Job, Ms, Overlap, Reason, Run, RunStatus, Trigger
 from natscron.schedule import format_instant
 

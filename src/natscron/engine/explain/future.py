@@ -5,10 +5,10 @@ from typing import Final
 
 import msgspec
 
-from natscron.engine.explain_gaps import count_slots, excluded, slots_text
-from natscron.engine.explain_lines import Line, What, Why
-from natscron.engine.explain_slots import Stretch
-from natscron.engine.explain_words import length
+from natscron.engine.explain.gaps import count_slots, excluded, slots_text
+from natscron.engine.explain.lines import Line, What, Why
+from natscron.engine.explain.slots import Stretch
+from natscron.engine.explain.words import length
 from natscron.engine.table import Entry
 from natscron.model import Job, Ms, Overlap, Reason
 from natscron.policy.overlap import Verdict, decide

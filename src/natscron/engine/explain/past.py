@@ -11,10 +11,10 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Final
 
-from natscron.engine.explain_gaps import count_slots, excluded, merged, slots_text
-from natscron.engine.explain_lines import GOING, RAN, Asked, Line, What, Why
-from natscron.engine.explain_slots import Stretch, Wall
-from natscron.engine.explain_words import instant_of, said, story, why
+from natscron.engine.explain.gaps import count_slots, excluded, merged, slots_text
+from natscron.engine.explain.lines import GOING, RAN, Asked, Line, What, Why
+from natscron.engine.explain.slots import Stretch, Wall
+from natscron.engine.explain.words import instant_of, said, story, why
 from natscron.model import Ms, Reason, Run, RunStatus, Trigger
 from natscron.schedule import format_instant
 

@@ -4,8 +4,8 @@ from typing import Final
 
 import msgspec
 
-from natscron.engine.explain_lines import Line, What, Why
-from natscron.engine.explain_slots import Stretch
+from natscron.engine.explain.lines import Line, What, Why
+from natscron.engine.explain.slots import Stretch
 from natscron.model import Ms
 from natscron.schedule import Schedule
 
