@@ -70,7 +70,7 @@ async def test_ping_and_info_are_a_micro_services(api: Api) -> None:
         ("jobs-get", "nats-cron.jobs.get", "q"),
         ("status", "nats-cron.status", "q"),
     ]
-    assert len(info["endpoints"]) == 16
+    assert len(info["endpoints"]) == 25
     assert json.loads(info["endpoints"][1]["metadata"]["request_schema"])["required"] == ["subject", "schedule"]
 
 

@@ -8,15 +8,17 @@ from typing import Any
 import msgspec
 import nats
 import pytest
-from click import Context
+from click import Context, Group
 
 from natscron.cli.main import cli
+from natscron.codec.calendar import parse_calendar
 from natscron.codec.job import parse_job
 from natscron.codec.run import decode_run, run_to_json
 from natscron.config import Settings, load_settings
 from natscron.durations import parse_duration
 from natscron.model import Reason
-from natscron.server import Server
+from natscron.schedule.calendar import compile_calendar
+from natscron.server import Server, requests, schemas
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")])
@@ -103,6 +105,48 @@ async def test_every_endpoint_and_field_of_the_status_is_documented(nats_url: st
     assert documented == set(status) | {"warnings"}
 
 
+def test_every_field_of_a_job_and_of_its_schedule_is_documented() -> None:
+    page = ROOT / "docs" / "message-format.md"
+    documented = {name for cells in rows(section(page, "## Jobs")) for name in re.findall(r"`(\w+)`", cells[0])}
+    documented |= set(re.findall(r"^\* `(\w+)`", section(page, "## Jobs"), re.MULTILINE)) | {"config"}
+    kinds: set[str] = set(schemas.JOB["properties"]) | set(schemas.JOB["properties"]["schedule"]["properties"])
+    calendar = set(schemas.CALENDAR["properties"]) - {"name"}
+    assert documented == (kinds | calendar) - {"expected_revision"}
+
+
+def test_every_field_of_a_request_is_documented() -> None:
+    endpoints = rows(section(ROOT / "docs" / "api.md", "## Endpoints"))
+    documented = {cells[0].strip("`").removeprefix("nats-cron."): " ".join(cells[1:]) for cells in endpoints}
+    for endpoint, kind in (
+        ("jobs.pause", requests.PauseRequest),
+        ("jobs.trigger", requests.TriggerRequest),
+        ("jobs.preview", requests.PreviewRequest),
+        ("jobs.skip", requests.SkipRequest),
+        ("jobs.backfill", requests.BackfillRequest),
+        ("backfills.list", requests.BackfillsRequest),
+        ("backfills.cancel", requests.CancelRequest),
+        ("calendars.get", requests.CalendarRequest),
+        ("calendars.list", requests.CalendarsRequest),
+        ("runs.list", requests.RunsRequest),
+        ("runs.get", requests.RunRequest),
+        ("runs.report", requests.ReportRequest),
+    ):
+        fields = set(kind.__struct_encode_fields__) - {"expected_revision"}
+        named = set(re.findall(r"[\"`](\w+)[\"`]", documented[endpoint]))
+        assert fields <= named, endpoint
+
+
+def test_every_calendar_shown_is_one() -> None:
+    found = 0
+    for path in DOCS:
+        for block in blocks(path, "json"):
+            value = msgspec.json.decode(block)
+            if "dates" in value or "weekly" in value:
+                compile_calendar(parse_calendar(block.encode()).calendar.spec)
+                found += 1
+    assert found
+
+
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
 def test_every_command_and_flag_shown_exists(path: Path) -> None:
     text = path.read_text()
@@ -114,6 +158,10 @@ def test_every_command_and_flag_shown_exists(path: Path) -> None:
             continue
         command = cli.get_command(Context(cli), name)
         assert command is not None, line
+        if isinstance(command, Group):
+            assert words, line
+            command = command.get_command(Context(command), words[0])
+            assert command is not None, line
         flags = {
             flag for parameter in [*command.params, *cli.params] for flag in parameter.opts + parameter.secondary_opts
         }

@@ -96,10 +96,12 @@ async def use(address: str, worker: Client, operator: Client, viewer: Client) ->
             await done.wait()
         record = json.loads((await records.next_msg(timeout=15)).data)
         assert (record["job"], record["status"]) == ("app.work", "completed")
-        for subject in ("jobs.list", "runs.list", "cluster.info", "status"):
+        for subject in ("jobs.list", "runs.list", "calendars.list", "backfills.list", "cluster.info", "status"):
             reply = await viewer.request(f"nats-cron.{subject}", b"", timeout=10)
             assert "Nats-Service-Error" not in (reply.headers or {}), subject
-        for endpoint in ("jobs.pause", "jobs.resume", "jobs.trigger", "jobs.delete"):
+        closed = await operator.request("nats-cron.calendars.put", b'{"name": "x", "dates": ["12-25"]}', timeout=10)
+        assert "Nats-Service-Error" not in (closed.headers or {})
+        for endpoint in ("jobs.explain", "jobs.skip", "jobs.pause", "jobs.resume", "jobs.trigger", "jobs.delete"):
             reply = await operator.request(f"nats-cron.{endpoint}", b'{"subject": "app.work"}', timeout=10)
             assert "Nats-Service-Error" not in (reply.headers or {}), endpoint
 

@@ -39,8 +39,27 @@ async def jobs(server: Server) -> None:
     await server.pause_job("demo.tick")
     await server.resume_job("demo.tick")
     await server.trigger_job("demo.tick")
+    await server.trigger_job({"subject": "demo.tick", "overlap": "skip"})
+    await server.skip_job("demo.tick")
+    await server.skip_job({"subject": "demo.tick", "count": 3})
+    await server.explain_job("demo.tick")
+    await server.report_run({"run_id": "01KAG8T3M0Y3N0F4S8V1XW2QZ7", "job": "demo.tick", "status": "completed"})
     await server.delete_job("demo.tick")
     await server.delete_jobs("demo.>")
+
+
+async def backfills(server: Server) -> None:
+    begun = await server.backfill_job({"subject": "demo.tick", "from": "2027-01-01T00:00:00Z", "rate": "10/s"})
+    assert_type(begun, dict[str, Any])
+    assert_type(await server.list_backfills(), list[dict[str, Any]])
+    await server.cancel_backfill("01KAG8T3M0Y3N0F4S8V1XW2QZ7")
+
+
+async def calendars(server: Server) -> None:
+    await server.put_calendar({"name": "closed", "weekly": [{"days": "SAT,SUN"}]})
+    assert_type(await server.get_calendar("closed"), dict[str, Any])
+    assert_type(await server.list_calendars(), list[dict[str, Any]])
+    await server.delete_calendar("closed")
 
 
 def errors(error: NatscronError) -> None:

@@ -48,7 +48,6 @@ async def test_endpoints_come_in_the_go_versions_order_then_ours(world: "World")
         "cluster-info",
         "jobs-skip",
         "jobs-explain",
-        "jobs-explain",
         "jobs-backfill",
         "backfills-list",
         "backfills-cancel",

@@ -186,6 +186,11 @@ async def test_the_next_slots_are_left_out_and_named(world: "World") -> None:
     assert world.store.rows["a"].skip is None
 
 
+async def test_a_slot_that_is_a_moment_away_may_be_under_way(world: "World") -> None:
+    await world.body("jobs.create", {"subject": "a", "schedule": {"cron": "* * * * * *"}})
+    assert "may be under way" in (await world.body("jobs.skip", {"subject": "a"}))["warning"]
+
+
 async def test_a_skip_that_is_over_counts_for_nothing(world: "World") -> None:
     world.store.write(
         "a",

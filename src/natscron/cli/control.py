@@ -113,6 +113,7 @@ def skip(session: Session, subject: str, count: int) -> None:
     else:
         session.out.line(f"Job '{subject}' skips no run")
     session.out.line(f"Next run: {when(reply.get('next_run'), now_ms, missing='none')}")
+    warn(session.out, reply)
 
 
 @click.command()

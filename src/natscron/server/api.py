@@ -14,7 +14,6 @@ from natscron.errors import NatscronError
 from natscron.server import schemas
 from natscron.server.calls import Calls
 from natscron.server.explain import ExplainRequest
-from natscron.server.explain import ExplainRequest
 from natscron.server.jobs import Reply
 from natscron.server.replies import encode, error_body
 from natscron.server.requests import (
@@ -97,7 +96,6 @@ def endpoints(calls: Calls) -> tuple[Endpoint, ...]:
     jobs, lookups, runs, info = calls.jobs, calls.lookups, calls.runs, calls.info
     policies, backfills, calendars = calls.policies, calls.backfills, calls.calendars
     one, texts, view = schemas.of(SubjectRequest), schemas.TEXTS, schemas.JOB_VIEW
-    explained = schemas.of(ExplainRequest)
     anything: dict[str, Any] = {"type": "object"}
 
     def entry(  # noqa: PLR0913, PLR0917 - one row of a table
@@ -158,7 +156,6 @@ def endpoints(calls: Calls) -> tuple[Endpoint, ...]:
             anything,
             job_not_found,
         ),
-        entry("jobs.explain", calls.explain.explain, "Failed to explain", explained, anything, job_not_found),
         entry(
             "jobs.backfill", backfills.start, "Failed to backfill", schemas.of(BackfillRequest), anything, job_not_found
         ),

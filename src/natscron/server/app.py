@@ -171,6 +171,10 @@ class Server:
         """Leave out a job's next slot, or ``{"subject", "count": 3}``; a count of 0 takes that back."""
         return await self._calls().policies.skip(_about(job, "subject"))
 
+    async def explain_job(self, job: str | Data) -> dict[str, Any]:
+        """Why a job ran, or did not, and what comes next: ``{"subject", "since", "until", "next"}``."""
+        return await self._calls().explain.explain(_about(job, "subject"))
+
     # Runs and backfills.
 
     async def report_run(self, report: Data) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from natscron.server.backfills import Backfills
 from natscron.server.calendars import Calendars
 from natscron.server.context import Context
 from natscron.server.explain import Explain
-from natscron.server.explain import Explain
 from natscron.server.info import Info
 from natscron.server.jobs import Jobs
 from natscron.server.lookups import Lookups
@@ -23,7 +22,6 @@ class Calls:
         self.jobs: Final = Jobs(context)
         self.lookups: Final = Lookups(context)
         self.policies: Final = Policies(context)
-        self.explain: Final = Explain(context)
         self.runs: Final = Runs(context)
         self.explain: Final = Explain(context)
         self.backfills: Final = Backfills(context)

@@ -21,6 +21,8 @@ from natscron.server.requests import PauseRequest, ResumeRequest, SkipRequest, r
 __all__ = ["Policies"]
 
 _SHOWN: Final = 20
+_SOON_MS: Final[Ms] = 1_000
+"""A slot so near may be handed over by the leader before it hears of the skip."""
 
 
 class Policies:
@@ -66,13 +68,16 @@ class Policies:
             lambda: self._edits.edit(subject, revision_of(request.expected_revision), change)
         )
         [next_ms] = next_runs
-        return {
+        reply: Reply = {
             "count": len(skipped),
             "next_run": None if next_ms is None else ms_to_text(next_ms),
             "revision": str(revision),
             "skipped": [ms_to_text(slot) for slot in skipped[:_SHOWN]],
             "status": "skipped" if request.count else "active",
         }
+        if skipped and skipped[0] <= self._clock.now_ms() + _SOON_MS:
+            reply["warning"] = f"{ms_to_text(skipped[0])} is a moment away: it may be under way already"
+        return reply
 
     async def _rest(self, request: ResumeRequest, *, paused: bool, until_ms: Ms | None) -> Reply:
         subject = named(request.subject)
