@@ -13,6 +13,7 @@ from natscron.codec.spec import read_schedule, schedule_json
 from natscron.errors import InvalidScheduleError
 from natscron.model import CalendarSpec, ScheduleSpec
 from natscron.schedule import compile_schedule, describe, parse_instant, preview, resolve_spec
+from natscron.schedule.calendar import compile_calendar
 from natscron.schedule.kinds import forget_schedule
 
 PAGE = (Path(__file__).parents[2] / "docs" / "schedules.md").read_text(encoding="utf-8")
@@ -33,6 +34,13 @@ def schedules() -> list[dict[str, Any]]:
         if _KINDS & value.keys():
             found.append(value)
     return found
+
+
+def calendars() -> list[dict[str, Any]]:
+    """All other JSON blocks: calendars, perhaps with their names."""
+    values = [msgspec.json.decode(text) for text in blocks("json")]
+    others = [value for value in values if not _KINDS & value.get("schedule", value).keys()]
+    return [{name: item for name, item in value.items() if name != "name"} for value in others]
 
 
 def commands() -> list[list[str]]:
@@ -67,6 +75,11 @@ def test_every_schedule_on_the_page_can_be_saved(value: dict[str, Any]) -> None:
         check(value)
     finally:
         forget_schedule("myapp.full-hours")
+
+
+def test_every_other_example_on_the_page_is_a_calendar() -> None:
+    for value in calendars():
+        compile_calendar(msgspec.convert(value, CalendarSpec))
 
 
 @pytest.mark.parametrize("words", commands(), ids=shlex.join)

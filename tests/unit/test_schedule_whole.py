@@ -5,7 +5,7 @@ import time
 import pytest
 
 from natscron.errors import InvalidScheduleError, InvalidScheduleTimeError, UnknownCalendarError
-from natscron.model import ScheduleSpec
+from natscron.model import CalendarSpec, ScheduleSpec
 from natscron.schedule import Schedule, compile_schedule, describe, next_slots, parse_instant, preview
 from natscron.schedule.base import instant_of
 
@@ -134,6 +134,26 @@ def test_marks_show_through_unions_exclusions_bounds_and_jitter() -> None:
     assert all(0 <= parse_instant(slot.due) - slot.at_ms <= 60_000 for slot in slots)
     assert any(slot.due != slot.utc for slot in slots)
     assert preview(DAILY, NOON, 1)[0].due == ""
+
+
+def test_recurrence_rules_and_calendars_are_parts_like_any_other() -> None:
+    mondays = ScheduleSpec(rrule="FREQ=WEEKLY;BYDAY=MO", start_at="2030-01-07T09:00:00+01:00")
+    daily = ScheduleSpec(cron="0 9 * * *", tz="Europe/Berlin", except_=(mondays, ScheduleSpec(calendar="fair")))
+    calendars = {"fair": CalendarSpec(dates=("2030-01-08", "2030-01-10/2030-01-12"), tz="Europe/Berlin")}
+    slots = preview(daily, parse_instant("2030-01-05T12:00:00Z"), 4, calendars=calendars)
+    assert [slot.local[:10] for slot in slots] == ["2030-01-06", "2030-01-09", "2030-01-13", "2030-01-15"]
+    schedule = compile_schedule(daily, anchor_ms=0, calendars=calendars).schedule
+    assert schedule.last_at_or_before_ms(slots[3].at_ms - 1) == slots[2].at_ms
+    assert schedule.last_at_or_before_ms(slots[1].at_ms - 1) == slots[0].at_ms
+    both = ScheduleSpec(any=(mondays, ScheduleSpec(cron="0 12 * * *")), tz="Europe/Berlin", dst_gap="skip")
+    assert [slot.local[:16] for slot in preview(both, parse_instant("2030-01-06T12:00:00Z"), 3)] == [
+        "2030-01-07T09:00",
+        "2030-01-07T12:00",
+        "2030-01-08T12:00",
+    ]
+    wrong = {"fair": CalendarSpec(dates=("2030-02-31",))}
+    with pytest.raises(InvalidScheduleError, match=r"except\[1\]: calendar 'fair': "):
+        compile_schedule(daily, anchor_ms=0, calendars=wrong)
 
 
 def test_run_at_start_is_a_slot_like_the_others() -> None:
@@ -314,6 +334,10 @@ def compile_in_any_case(spec: ScheduleSpec) -> Schedule | None:
         (
             ScheduleSpec(every="5m", max_runs=3, last_slot="2030-01-01T00:15:00Z"),
             ["every 5m, 3 times in all, the last one at 2030-01-01T00:15:00Z"],
+        ),
+        (
+            ScheduleSpec(rrule="FREQ=WEEKLY;BYDAY=MO", tz="Asia/Tokyo", start_at="2030-01-07T09:00:00+09:00"),
+            ["by the recurrence rule FREQ=WEEKLY;BYDAY=MO, Asia/Tokyo, starting at 2030-01-07T00:00:00Z"],
         ),
         (ScheduleSpec(every="5m", max_runs=1, not_before="in 1h"), ["every 5m, not before in 1h, once in all"]),
     ],

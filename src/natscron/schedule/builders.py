@@ -26,8 +26,8 @@ _NS_OF_SECOND: Final = 1_000_000_000
 class Limits(TypedDict, total=False):
     """What each builder takes beside its own arguments."""
 
-    except_: Sequence[ScheduleSpec | str]
-    """What is taken away: the slots of a schedule, or what falls into the calendar of this name. At most 16."""
+    except_: ScheduleSpec | str | Sequence[ScheduleSpec | str]
+    """What is taken away: the slots of a schedule, or what falls into the calendar of this name. One, or at most 16."""
     not_before: dt.datetime
     """The first instant at which slots count, inclusive."""
     not_after: dt.datetime
