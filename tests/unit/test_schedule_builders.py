@@ -1,13 +1,16 @@
 """Whole schedules as they are written in Python."""
 
 import datetime as dt
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
 from natscron.errors import InvalidIntervalError, InvalidScheduleError
 from natscron.model import ScheduleSpec
 from natscron.schedule import CronSpec, cron, daily_at, every, next_slots, once, union
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NEW_YEAR = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
 
