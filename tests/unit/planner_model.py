@@ -35,10 +35,11 @@ def history(changes: list[Change], anchor_ms: int) -> "History":
         if not change.paused:
             segments.append(Segment(change.schedule, change.calendar, change.at_ms, end))
             continue
-        resumed = end if change.paused_until_ms is None else max(change.at_ms, min(end, change.paused_until_ms))
-        if resumed > change.at_ms or change.paused_until_ms is None:
+        ends = FOREVER if change.paused_until_ms is None else change.paused_until_ms
+        resumed = max(change.at_ms, min(end, ends))
+        if ends > change.at_ms:
             segments.append(Segment(None, None, change.at_ms, resumed))
-        if resumed < end or (resumed == change.at_ms and change.paused_until_ms is not None):
+        if resumed < end or ends <= change.at_ms:
             segments.append(Segment(change.schedule, change.calendar, resumed, end))
     merged: list[Segment] = []
     for segment in segments:

@@ -261,6 +261,8 @@ class JobTable:
         for found in replay.jobs.values():
             if found is not None:
                 self._take_in(found if isinstance(found, Entry) else self._compiled(found))
+        # Those that waited came in late: the order is that of the last writes.
+        self._entries = {job_id: self._entries[job_id] for job_id in replay.jobs}
         names = [*before, *(name for name in replay.calendars if name not in before)]
         changed = [n for n in names if not _unchanged(before.get(n), replay.calendars.get(n))]
         self._recompile(changed, but={job_id for job_id, found in replay.jobs.items() if found is not None})
