@@ -191,3 +191,19 @@ def test_what_falls_into_windows_is_left_out(main: ScheduleSpec, edges: list[int
         if not any(low <= slot < high for low, high in spans) and (slot <= origin or slot % 1000)
     ]
     check(schedule, Walked(start, end, slots), [origin + t for t in instants])
+
+
+def test_slots_that_a_gap_moves_onto_others_are_taken_in_one_piece_as_well() -> None:
+    middle = parse_instant("2030-03-31T01:00:00Z")
+    taken = ScheduleSpec(cron="* * 2 * * *", tz="Europe/Berlin", dst_gap="shift")
+    for main in (
+        ScheduleSpec(cron="* * * * * *", tz="Europe/Berlin"),
+        ScheduleSpec(cron="* * 2-3 * * *", tz="Europe/Berlin", dst_gap="shift"),
+        ScheduleSpec(every="1s", start_at="2030-01-01T00:00:00Z"),
+    ):
+        spec = msgspec.structs.replace(main, except_=(taken,))
+        start, end = middle - 1_800_000, middle + 5_400_000
+        expected = walked(ScheduleSpec(any=(main,), except_=(taken,)), start, end, 0)
+        assert not [slot for slot in expected.slots if middle <= slot < middle + 3_600_000]
+        instants = [middle - 2_000, middle - 1, middle, middle + 1_800_500, middle + 3_599_999, middle + 3_600_000]
+        check(compile_schedule(spec, anchor_ms=0).schedule, expected, instants)

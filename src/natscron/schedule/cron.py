@@ -50,8 +50,9 @@ class Stretch(NamedTuple):
     """Its first second."""
     end: int
     """The first second after it."""
-    by_pattern: bool
-    """There are no slots beside those of the pattern, but perhaps a moved one at ``start``."""
+    moved: int
+    """Seconds by which slots from the gap before it are shifted into it. With 0, there are no slots beside those of
+    the pattern but perhaps one at ``start``."""
 
 
 class CronSchedule(ScheduleBase):
@@ -94,7 +95,7 @@ class CronSchedule(ScheduleBase):
 
     def stretch(self, second: int) -> Stretch:  # noqa: ARG002 - there is only one
         """The stretch around an instant, in seconds."""
-        return Stretch(0, -1, _MAX_S + 1, by_pattern=True)
+        return Stretch(0, -1, _MAX_S + 1, 0)
 
 
 class ZonedCronSchedule(CronSchedule):
@@ -293,10 +294,11 @@ class ZonedCronSchedule(CronSchedule):
         i = bisect_right(changes, second)
         offset = offsets[i]
         start, end = (changes[i - 1] if i else table.start), (changes[i] if i < len(changes) else table.end)
-        cuts, by_pattern = [], True
+        cuts, moved = [], 0
         if i and offsets[i - 1] != offset:
             cut = changes[i - 1] + abs(offsets[i - 1] - offset)  # a fold's second pass ends here, a gap's shift as well
-            by_pattern = second >= cut or (self.gap is not Gap.SHIFT if offsets[i - 1] < offset else True)
+            if offsets[i - 1] < offset and second < cut and self.gap is Gap.SHIFT:
+                moved = offset - offsets[i - 1]
             cuts.append(cut)
         if i < len(changes) and offsets[i + 1] < offset:
             cuts.append(changes[i] - (offset - offsets[i + 1]))  # a fold's first pass begins here
@@ -305,7 +307,7 @@ class ZonedCronSchedule(CronSchedule):
                 start = max(start, cut)
             else:
                 end = min(end, cut)
-        return Stretch(offset, start + folded, end + folded, by_pattern)
+        return Stretch(offset, start + folded, end + folded, moved)
 
     def mark(self, slot_ms: int) -> str:
         """``moved`` if a clock change moved this slot, ``repeated`` if it is a slot's second pass, else empty."""

@@ -14,7 +14,7 @@ it.
 from typing import TYPE_CHECKING, Final, Protocol
 
 from natscron.schedule.base import Schedule, Wrapper
-from natscron.schedule.cron import CronSchedule
+from natscron.schedule.cron import CronSchedule, Stretch
 from natscron.schedule.days import NEVER, DayDifference, DayFields, day_set
 from natscron.schedule.interval import IntervalSchedule
 from natscron.schedule.pattern import Pattern
@@ -104,48 +104,67 @@ class _Patterned:
         self.main = main
         self._known: dict[_Shape, tuple[Pattern, ...]] = {}
 
-    def _left(self, second: int) -> tuple[tuple[Pattern, ...], int, int, int]:
-        """What can be left around an instant: the patterns, their offset, and from when until when that holds."""
+    def _left(self, second: int) -> tuple[list[tuple[tuple[Pattern, ...], int]], int, int]:
+        """What can be left around an instant: patterns with their offset, and from when until when that holds.
+
+        Right after a gap slots may come at two offsets, those of the gap at the earlier one. What is known to be taken
+        at either is taken.
+        """
         stretch = self.taken.stretch(second)
-        offset, start, end = stretch.offset, stretch.start, stretch.end
+        start, end = stretch.start, stretch.end
+        own = None
+        if isinstance(self.main, CronSchedule):
+            own = self.main.stretch(second)
+            start, end = max(start, own.start), min(end, own.end)
+        offsets = (stretch.offset, stretch.offset - stretch.moved) if stretch.moved else (stretch.offset,)
+        return [(self._at(offset, own), offset) for offset in offsets], start, end
+
+    def _at(self, offset: int, own: Stretch | None) -> tuple[Pattern, ...]:
+        """The patterns of what is left on a clock at this offset."""
         main = self.main
         if isinstance(main, IntervalSchedule):
             shape = _of_interval(main, offset)
         else:
-            own = main.stretch(second)
-            start, end = max(start, own.start), min(end, own.end)
-            shape = _of_cron(main.pattern, offset - own.offset, moved=not own.by_pattern)
+            assert own is not None  # noqa: S101 - a cron schedule has one
+            shape = _of_cron(main.pattern, offset - own.offset, own.moved)
         left = self._known.get(shape)
         if left is None:
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             left = self._known[shape] = _difference(shape, self.taken.pattern)
-        return left, offset, start, end
+        return left
 
     def until(self, slot_ms: int) -> int | None:
         if self.taken.last_at_or_before_ms(slot_ms) != slot_ms:
             return None
         second = slot_ms // 1000
-        left, offset, _, end = self._left(second)
-        found = min((pattern.after(second + offset) for pattern in left), default=NEVER)
-        return min(found - offset, end) * 1000
+        lefts, _, end = self._left(second)
+        found = max(
+            min((pattern.after(second + offset) for pattern in left), default=NEVER) - offset for left, offset in lefts
+        )
+        return min(found, end) * 1000
 
     def since(self, slot_ms: int) -> int | None:
         if self.taken.last_at_or_before_ms(slot_ms) != slot_ms:
             return None
         second = slot_ms // 1000
-        left, offset, start, _ = self._left(second)
+        lefts, start, _ = self._left(second)
         # The first second of a stretch may hold a slot that was moved there, which the patterns do not show.
         if second <= start:
             return slot_ms
-        found = max((pattern.before(second + offset - 1) for pattern in left), default=-NEVER)
-        return max(found - offset, start) * 1000 + 1
+        found = min(
+            max((pattern.before(second + offset - 1) for pattern in left), default=-NEVER) - offset
+            for left, offset in lefts
+        )
+        return max(found, start) * 1000 + 1
 
 
-def _of_cron(pattern: Pattern, ahead: int, *, moved: bool) -> _Shape:
+def _of_cron(pattern: Pattern, ahead: int, moved: int) -> _Shape:
     """The fields that a cron schedule's slots can show on a clock that is ``ahead`` of its own, in seconds."""
-    if ahead % 60 or moved:
+    if ahead % 60 or moved % 60:
         return _ALL_SECONDS, _ALL_SECONDS, _ALL_HOURS, _ALL_DAYS
+    if moved:
+        return pattern.seconds, _ALL_SECONDS, _ALL_HOURS, _ALL_DAYS
     if not ahead:
         return pattern.seconds, pattern.minutes, pattern.hours, pattern.days
     minutes = _turned(pattern.minutes, ahead // 60, 60)
