@@ -218,6 +218,9 @@ class Engine:
     async def backfill(
         self, job_id: str, from_ms: int, to_ms: int, *, every_ms: int, overlap: Overlap | None, key: str | None
     ) -> OpenRow:
+        known = next((row for row in self.going if row.run_id == key), None)
+        if known is not None:
+            return known
         row = OpenRow(
             run_id=key or ulid(1_700_000_000_000),
             job_id=job_id,

@@ -49,6 +49,15 @@ async def test_a_backfill_is_asked_for_with_its_bounds_rate_and_key(world: "Worl
     assert (ms_to_text(row.backfill.from_ms), row.backfill.every_ms) == ("2024-01-01T00:00:00.000Z", 2000)
 
 
+async def test_a_key_that_is_in_use_for_another_range_is_told(world: "World") -> None:
+    world.store.write("a", HOURLY)
+    await world.body("jobs.backfill", ask(key="k"))
+    assert "warning" not in await world.body("jobs.backfill", ask(key="k"))
+    other = await world.body("jobs.backfill", ask(key="k", to="2024-01-01T12:00:00Z"))
+    assert (other["id"], other["status"]) == ("k", "present")
+    assert "to 2024-01-01T23:00:00.000Z" in other["warning"]
+
+
 async def test_the_range_ends_now_unless_it_is_said(world: "World") -> None:
     world.store.write("a", HOURLY)
     now = SystemClock().now_ms()

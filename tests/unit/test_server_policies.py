@@ -7,7 +7,7 @@ import pytest
 from natscron.clock import SystemClock
 from natscron.codec import ms_to_text, text_to_ms
 from natscron.errors import ValidationError
-from natscron.model import CatchUp, CatchUpPolicy, Delivery, Job, Overlap, Retry, RunStatus, ScheduleSpec, Skip
+from natscron.model import CatchUp, CatchUpPolicy, Delivery, Job, Overlap, Retry, Run, RunStatus, ScheduleSpec, Skip
 from natscron.schedule import compile_schedule
 from natscron.server import effects
 from natscron.server.admission import next_due
@@ -293,6 +293,14 @@ async def test_a_report_on_a_run_that_is_waited_for_goes_to_the_leader_alone(
     assert world.engine.recorded == []
     await world.body("runs.report", {"run_id": RUN, "job": "a.b", "status": "running"})
     assert [run.status for run in world.engine.recorded] == [RunStatus.RUNNING]
+
+
+async def test_a_report_need_not_name_the_job_of_a_run_with_a_record(world: "World") -> None:
+    await world.body("jobs.create", job(reports=True))
+    assert (await world.error("runs.report", {"run_id": RUN, "status": "completed"}))[0] == 404
+    world.store.runs.append(Run(job="a.b", status=RunStatus.RUNNING, run_id=RUN))
+    await world.body("runs.report", {"run_id": RUN, "status": "completed"})
+    assert [(run_id, subject) for run_id, subject, _ in world.engine.reported] == [(RUN, "a.b")]
 
 
 async def test_a_report_on_any_other_run_is_recorded_here(world: "World") -> None:

@@ -85,7 +85,15 @@ class Backfills:
         row = await self._engine.backfill(
             job.id, from_ms, to_ms, every_ms=every_ms, overlap=overlap, key=request.key or None
         )
-        return {"id": row.run_id, **reply, "status": "started"}
+        reply = {"id": row.run_id, **reply, "status": "started"}
+        there = row.backfill
+        if there is not None and (there.from_ms, there.to_ms, there.every_ms) != (from_ms, to_ms, every_ms):
+            reply["status"] = "present"
+            reply["warning"] = (
+                f"the key belongs to a backfill that is going on, from {ms_to_text(there.from_ms)} to "
+                f"{ms_to_text(there.to_ms)}: no second one was started"
+            )
+        return reply
 
     async def page(self, data: Input) -> Reply:
         """Those going on; at most a hundred can be."""

@@ -60,7 +60,8 @@ class Calendars:
         from natscron.schedule.calendar import compile_calendar  # noqa: PLC0415 - most services have no calendar
 
         try:
-            compile_calendar(new.spec)
+            # A large iCalendar file takes some tenths of a second: not in the event loop.
+            await asyncio.to_thread(compile_calendar, new.spec)
         except InvalidCalendarError as error:
             raise InvalidCalendarError(f"calendar {new.name!r}: {error}") from None
         await self._fresh.catch_up()

@@ -8,7 +8,7 @@ import msgspec
 from natscron.codec import run_to_json, text_to_ms
 from natscron.errors import RunNotFoundError, ValidationError
 from natscron.ids import ulid_time_ms
-from natscron.model import Delivery, Job, Ms, Reason, Report, Run, RunStatus
+from natscron.model import Delivery, Ms, Reason, Report, Run, RunStatus
 from natscron.server.context import Context
 from natscron.server.delivery import bounded
 from natscron.server.edits import unknown
@@ -103,6 +103,10 @@ class Runs:
         now_ms = self._clock.now_ms()
         if started_ms is not None and started_ms > now_ms + _AHEAD_MS:
             raise ValidationError(f"started_at {request.started_at!r} lies in the future; check the worker's clock")
+        status = RunStatus(request.status)
+        final = status is not RunStatus.RUNNING
+        if final and self._waits_for(request.job):
+            return await self._tell(request, request.job, started_ms, now_ms)
         found = await self._records(run_id, request.job)
         if found:
             known = found[-1]
@@ -111,22 +115,9 @@ class Runs:
             known = Run(job=request.job, status=RunStatus.SENT, run_id=run_id, scheduled_at_ms=scheduled_ms)
         else:
             raise _unknown(run_id)
-        status = RunStatus(request.status)
-        job = self._job(known)
-        if job is not None and status is not RunStatus.RUNNING:
-            report = Report(
-                status=status,
-                attempt=request.attempt,
-                started_at_ms=started_ms,
-                finished_at_ms=now_ms,
-                code=None if request.code is None else bounded(request.code),
-                error=None if request.error is None else bounded(request.error),
-                result=None if request.result is None else bounded(request.result),
-            )
-            await self._engine.report(run_id, job.id, report)
-            return {"run_id": run_id, "status": "recorded"}
+        if final and self._waits_for(known.job):
+            return await self._tell(request, known.job, started_ms, now_ms)
         started_ms = started_ms if started_ms is not None else known.started_at_ms
-        final = status is not RunStatus.RUNNING
         self._engine.record(
             msgspec.structs.replace(
                 known,
@@ -143,10 +134,23 @@ class Runs:
         )
         return {"run_id": run_id, "status": "recorded"}
 
-    def _job(self, run: Run) -> Job | None:
-        """The run's job, if the leader waits for the ends of its runs."""
-        entry = self._engine.table.get(run.job)
-        return entry.job if entry is not None and knows_ends(entry.job) else None
+    def _waits_for(self, job_id: str) -> bool:
+        """Whether the leader waits for the ends of the job's runs."""
+        entry = self._engine.table.get(job_id)
+        return entry is not None and knows_ends(entry.job)
+
+    async def _tell(self, request: ReportRequest, job_id: str, started_ms: Ms | None, now_ms: Ms) -> Reply:
+        report = Report(
+            status=RunStatus(request.status),
+            attempt=request.attempt,
+            started_at_ms=started_ms,
+            finished_at_ms=now_ms,
+            code=None if request.code is None else bounded(request.code),
+            error=None if request.error is None else bounded(request.error),
+            result=None if request.result is None else bounded(request.result),
+        )
+        await self._engine.report(request.run_id, job_id, report)
+        return {"run_id": request.run_id, "status": "recorded"}
 
     async def _records(self, run_id: str, job: str) -> Sequence[Run]:
         return await self._store.list_runs(
