@@ -23,12 +23,15 @@ _RECORD_TRIES: Final = 20
 
 @click.group()
 @examples(
-    "nats-cron backfill start reports.daily --from 2027-01-01T00:00:00Z --to 2027-01-31T23:59:59Z",
+    "nats-cron backfill start reports.daily --from 7d --rate 2/s",
     "nats-cron backfill list",
     "nats-cron backfill cancel 01KAG8T3M0Y3N0F4S8V1XW2QZ7",
 )
 def backfill() -> None:
-    """Run every slot of a past range once."""
+    """Run every slot of a past range once.
+
+    As when a job was added late, or its worker did the wrong thing for a week.
+    """
 
 
 @backfill.command()

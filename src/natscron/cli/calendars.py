@@ -26,7 +26,10 @@ _PAGES_MAX: Final = 1_000
     "nats-cron calendar list",
 )
 def calendar() -> None:
-    """Calendars: times at which the jobs that name them do not run."""
+    """Calendars: times at which the jobs that name them do not run.
+
+    A job names one with --except-calendar; changing the calendar changes all that name it.
+    """
 
 
 @calendar.command()
