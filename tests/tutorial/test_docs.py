@@ -158,8 +158,7 @@ def test_every_command_and_flag_shown_exists(path: Path) -> None:
             continue
         command = cli.get_command(Context(cli), name)
         assert command is not None, line
-        if isinstance(command, Group):
-            assert words, line
+        if isinstance(command, Group) and words:
             command = command.get_command(Context(command), words[0])
             assert command is not None, line
         flags = {
