@@ -103,7 +103,8 @@ class Model:
                 assert skip is not None
                 assert skip.from_ms < skipped.from_ms <= skipped.to_ms <= skip.until_ms
                 assert {skipped.from_ms, skipped.to_ms} <= owed
-                told |= inside
+                # What was told of by an earlier schedule may lie between the two ends.
+                told |= inside - self.by_old_view
             else:
                 assert skipped.reason is Reason.PAUSED
                 assert skipped.count > 0
