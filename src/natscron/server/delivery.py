@@ -246,7 +246,12 @@ def _judge_answer(reply: Reply) -> Outcome:
         return Outcome(RunStatus.COMPLETED, result=text)
     error = ": ".join(part for part in (code, description) if part)
     return Outcome(
-        RunStatus.FAILED, Reason.WORKER_ERROR, bounded(error or "the worker named no cause"), text, True, code
+        RunStatus.FAILED,
+        Reason.WORKER_ERROR,
+        bounded(error or "the worker named no cause"),
+        text,
+        retry=True,
+        code=code,
     )
 
 
