@@ -164,6 +164,8 @@ def test_a_year_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 MANY = [event(f"DTSTART;VALUE=DATE:2026{n % 12 + 1:02}{n % 28 + 1:02}", "RRULE:FREQ=YEARLY") for n in range(501)]
 
+RULES = [event("DTSTART;VALUE=DATE:20260101", f"RRULE:FREQ=YEARLY;BYYEARDAY={n}") for n in range(1, 66)]
+
 
 @pytest.mark.parametrize(
     ("content", "said"),
@@ -191,11 +193,12 @@ MANY = [event(f"DTSTART;VALUE=DATE:2026{n % 12 + 1:02}{n % 28 + 1:02}", "RRULE:F
             "a recurring event lasts longer than a year",
         ),
         (text(*MANY), "more than 500 events recur"),
+        (text(*RULES), "more than 64 different rules"),
         (text(*[event("DTSTART:20260604T000000Z", "RRULE:FREQ=DAILY")] * 14), "recur more than 5000 times a year"),
         (text(*["BEGIN:VEVENT\nEND:VEVENT"] * 10_001), "more than 10000 events"),
         (text(event("DESCRIPTION:" + "x" * 262_144)), "over 262144 bytes"),
     ],
-    ids=range(20),
+    ids=range(21),
 )
 def test_what_cannot_be_read_is_refused_with_the_reason(content: str, said: str) -> None:
     with pytest.raises(InvalidCalendarError) as refused:

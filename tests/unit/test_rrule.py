@@ -134,7 +134,12 @@ def test_a_rule_gives_what_a_walk_from_its_start_gives_in_both_directions(case: 
         with contextlib.suppress(InvalidScheduleError):
             assert (compiled(rule, f"{start.isoformat()}Z").next_after_ms(0) or 0) > ms(start + HORIZON)
         return
-    schedule = compiled(rule, f"{start.isoformat()}Z")
+    try:
+        schedule = compiled(rule, f"{start.isoformat()}Z")
+    except InvalidScheduleError as error:
+        too_long = "COUNT reaches over 400 years" in str(error)
+        assert too_long, error  # noqa: PT017 - most rules are no error
+        return
     assert forwards(schedule, ms(start) - 1, len(expected)) == expected
     assert backwards(schedule, expected[-1], 100) == expected
     for slot, following in itertools.pairwise(expected):
@@ -319,6 +324,7 @@ def test_minutes_and_seconds_are_counted_out(rule: str, expected: list[str]) -> 
         ("FREQ=HOURLY;INTERVAL=24;BYHOUR=3", "meets no hour of BYHOUR"),
         ("FREQ=SECONDLY;BYMONTH=2;BYMONTHDAY=30;COUNT=1", "no occurrence within 50 years"),
         ("FREQ=SECONDLY;INTERVAL=86399;BYSECOND=7;BYMINUTE=7;BYHOUR=7;COUNT=1000", "too far apart to be counted"),
+        ("FREQ=YEARLY;COUNT=500", "COUNT reaches over 400 years"),
         ("FREQ=DAILY;" + "X" * 5000, "longer than 2048 characters"),
     ],
 )

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from natscron.errors import InvalidCalendarError, NatscronError, ValidationError
 from natscron.schedule.calendar import Spans, StaticSpans
 from natscron.schedule.days import NEVER
-from natscron.schedule.recurrence import parse_rule
+from natscron.schedule.recurrence import Rule, parse_rule
 from natscron.schedule.rrule import Walls, offset_at, walls_of
 from natscron.schedule.zones import Zone, zone_named
 
 if TYPE_CHECKING:
     from icalendar import Event
 
-__all__ = ["MAX_BYTES", "MAX_EVENTS", "MAX_PER_YEAR", "MAX_RECURRING", "compile_ical"]
+__all__ = ["MAX_BYTES", "MAX_EVENTS", "MAX_PER_YEAR", "MAX_RECURRING", "MAX_RULES", "compile_ical"]
 
 MAX_BYTES: Final = 262_144
 """Bytes of the longest iCalendar text that is looked at."""
@@ -30,6 +30,8 @@ MAX_EVENTS: Final = 10_000
 """The most events in it."""
 MAX_RECURRING: Final = 500
 """The most of them that recur."""
+MAX_RULES: Final = 64
+"""The most different rules among them that say more than a date."""
 MAX_PER_YEAR: Final = 5_000
 """The most occurrences that recurring events may have within a year."""
 
@@ -243,6 +245,7 @@ class _Reader:
         self.moved: dict[str, list[_Moment]] = {}
         """By UID, the occurrences that other events stand for."""
         self.count = 0
+        self.rules: set[Rule] = set()
         self.per_year = 0
 
     def override(self, event: "Event") -> None:
@@ -332,9 +335,13 @@ class _Reader:
         if rule.until is not None:
             last = rule.until.second + (offset_at(zone, rule.until.second) if rule.until.in_utc else 0)
         self.count += 1
-        self.per_year += walls.count(start, min(start + _YEAR, last + 1))
+        if rule.weeks or rule.year_days or rule.weekdays or rule.positions:
+            self.rules.add(rule._replace(interval=1, most=None, until=None))
+        if len(self.rules) > MAX_RULES:
+            raise InvalidCalendarError(f"more than {MAX_RULES} different rules: split the calendar")
         if self.count > MAX_RECURRING:
             raise InvalidCalendarError(f"more than {MAX_RECURRING} events recur: split the calendar")
+        self.per_year += walls.count(start, min(start + _YEAR, last + 1))
         if self.per_year > MAX_PER_YEAR:
             raise InvalidCalendarError(
                 f"events recur more than {MAX_PER_YEAR} times a year: use weekly windows, or split the calendar"

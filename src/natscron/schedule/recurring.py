@@ -81,12 +81,13 @@ def expander() -> "Callable[..., Any]":
 class _Expansion:
     """The days of years by their shape; shared."""
 
-    __slots__ = ("_masks", "_parts", "_reaches")
+    __slots__ = ("_masks", "_parts", "_plain", "_reaches")
 
     def __init__(self, parts: _Parts) -> None:
         self._parts = parts
         self._reaches = bool(parts.weeks) or parts.freq == "WEEKLY"
         self._masks: dict[int, int] = {}
+        self._plain: dict[int, int] = {}
 
     def mask(self, year: int) -> int:
         """Bit n for the day n after the first of January."""
@@ -125,17 +126,26 @@ class _Expansion:
             mask |= 1 << moment.toordinal() - start
         return mask
 
+    def _whole(self, year: int) -> int:
+        """As :meth:`_expand`, kept: weeks ask for three years each. Rules with weeks have no BYWEEKNO."""
+        shape = dt.date(year, 1, 1).weekday() << 1 | _leap(year)
+        if self._parts.weeks:
+            return self._expand(year)
+        if shape not in self._plain:
+            self._plain[shape] = self._expand(year)
+        return self._plain[shape]
+
     def _picked(self, year: int) -> int:
         """The days of a year at the positions in their week, month or year."""
         parts = self._parts
-        days, behind = self._expand(year), 0
+        days, behind = self._whole(year), 0
         length = 365 + _leap(year)
         if parts.freq == "WEEKLY":
             # A week may begin in the year before, or end in the one after: lay their ends against this year's days.
             behind = (dt.date(year, 1, 1).weekday() - parts.week_start) % 7
-            days = days << behind | self._expand(year - 1) >> 365 + _leap(year - 1) - behind
+            days = days << behind | self._whole(year - 1) >> 365 + _leap(year - 1) - behind
             if year < dt.MAXYEAR:
-                days |= self._expand(year + 1) << behind + length
+                days |= self._whole(year + 1) << behind + length
             sizes = [7] * 54
         else:
             sizes = _months(year) if parts.freq == "MONTHLY" else [length]

@@ -24,7 +24,7 @@ __all__ = ["Walls", "compile_rrule", "offset_at", "walls_of"]
 
 _DAY: Final = 86_400
 _BOUND: Final = 50 * 366 * _DAY
-_MAX_STEPS: Final = 5_000
+_MAX_STEPS: Final = 2_000
 """Steps that a COUNT of minutes or seconds may take. If more are needed, its occurrences are too far apart."""
 _MAX_SHOWN: Final = 64
 _UNITS: Final = {"HOURLY": 3_600, "MINUTELY": 60, "SECONDLY": 1}
@@ -259,15 +259,26 @@ def _mask(values: tuple[int, ...]) -> int:
     return sum(1 << value for value in values)
 
 
-def _picked(found: list[int], positions: tuple[int, ...]) -> list[int]:
-    """Those at the positions, from 1 or backwards from -1; all if none are given."""
-    if not positions:
-        return found
-    at = {n - 1 if n > 0 else len(found) + n for n in positions}
-    picked = [found[index] for index in sorted(at) if 0 <= index < len(found)]
-    if not picked:
-        raise ValidationError(f"it never matches: BYSETPOS asks for what a set of {len(found)} does not have")
-    return picked
+def _picked(sets: list[tuple[int, ...]], positions: tuple[int, ...]) -> list[int]:
+    """The sums of one item of each set, or those at the positions, from 1 or backwards from -1; not all are built."""
+    size = math.prod(map(len, sets))
+    at = {n - 1 if n > 0 else size + n for n in positions} if positions else set(range(size))
+    found = []
+    for index in sorted(at):
+        if 0 <= index < size:
+            rest, total = index, 0
+            for values in reversed(sets):
+                rest, item = divmod(rest, len(values))
+                total += values[item]
+            found.append(total)
+    if not found:
+        raise ValidationError(f"it never matches: BYSETPOS asks for what a set of {size} does not have")
+    return found
+
+
+def _times(hours: tuple[int, ...], minutes: tuple[int, ...], seconds: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """In seconds."""
+    return [tuple(hour * 3600 for hour in hours), tuple(minute * 60 for minute in minutes), seconds]
 
 
 def _coarse(rule: Rule, start: int, days: RecurringDays) -> Walls:
@@ -277,8 +288,7 @@ def _coarse(rule: Rule, start: int, days: RecurringDays) -> Walls:
     seconds = rule.seconds or (start % 60,)
     times = len(hours) * len(minutes) * len(seconds)
     if rule.positions and rule.freq == "DAILY":
-        offsets = [hour * 3600 + minute * 60 + second for hour in hours for minute in minutes for second in seconds]
-        return _Stepped(days, _DAY, 1, [0], _picked(offsets, rule.positions))
+        return _Stepped(days, _DAY, 1, [0], _picked(_times(hours, minutes, seconds), rule.positions))
     if rule.positions and times > 1:
         raise ValidationError(
             f"BYSETPOS with FREQ={rule.freq} picks days: give one time of day, and further ones as rules under 'any'"
@@ -288,9 +298,8 @@ def _coarse(rule: Rule, start: int, days: RecurringDays) -> Walls:
 
 def _hourly(rule: Rule, start: int, days: RecurringDays) -> Walls:
     """Hours match by their remainder: INTERVAL and the hour of the day repeat together at the latest every 24 steps."""
-    minutes = rule.minutes or (start % 3600 // 60,)
-    offsets = [minute * 60 + second for minute in minutes for second in rule.seconds or (start % 60,)]
-    offsets = _picked(offsets, rule.positions)
+    times = _times((0,), rule.minutes or (start % 3600 // 60,), rule.seconds or (start % 60,))
+    offsets = _picked(times, rule.positions)
     cycle = math.lcm(rule.interval, 24)
     steps = range(start // 3600 % rule.interval, cycle, rule.interval)
     residues = [hour for hour in steps if not rule.hours or hour % 24 in rule.hours]
@@ -303,7 +312,7 @@ def _fine(rule: Rule, start: int, days: RecurringDays, count: int) -> list[int]:
     """MINUTELY and SECONDLY: the first ``count`` wall seconds, by steps that leap over what cannot match."""
     size = _UNITS[rule.freq]
     unit = phase = start // size
-    offsets = _picked(list(rule.seconds or (start % 60,)), rule.positions) if size > 1 else [0]
+    offsets = _picked([rule.seconds or (start % 60,)], rule.positions) if size > 1 else [0]
     if size == 1 and rule.positions and not {1, -1} & set(rule.positions):
         raise ValidationError("it never matches: BYSETPOS asks for what a set of 1 does not have")
     found: list[int] = []
@@ -335,6 +344,8 @@ def _counted(walls: Walls, start: int, count: int) -> list[int]:
     found: list[int] = []
     wall = walls.after(start - 1)
     while wall < NEVER and len(found) < count:
+        if wall - start > PERIOD:
+            raise ValidationError("its occurrences lie too far apart to be counted: COUNT reaches over 400 years")
         found.append(wall)
         wall = walls.after(wall)
     return found

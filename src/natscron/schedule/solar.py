@@ -29,8 +29,16 @@ _ZERO: Final = 25_567.5
 """1970 as PyEphem counts days, from noon of the last day of 1899."""
 _HORIZON: Final = {"dawn": -6.0, "dusk": -6.0, "sunrise": -34 / 60, "sunset": -34 / 60}
 """Degrees. Refraction lifts what is at the horizon by 34 minutes of arc."""
-_MARGIN: Final = 0.8
-"""Degrees: the sun's radius, and what it moves north or south within a day."""
+_MARGIN: Final = 3.0
+"""Degrees: the sun's radius, what it moves north or south within a day, and the error of :func:`_declination`."""
+_TILT: Final = 23.44
+_YEAR: Final = 365.2422
+_SOLSTICE: Final = -10  # the days from 1970 to a winter solstice
+
+
+def _declination(day: int) -> float:
+    """How far north of the equator the sun stands, in degrees, within about one."""
+    return -_TILT * math.cos(2 * math.pi * (day - _SOLSTICE) / _YEAR)
 
 
 class SolarSchedule(ScheduleBase):
@@ -58,6 +66,13 @@ class SolarSchedule(ScheduleBase):
     def _found(self, day: int) -> int | None:
         import ephem  # noqa: PLC0415 - an extra, loaded by those who use it
 
+        horizon = _HORIZON.get(self._event, 0.0)
+        if self._event != "noon":
+            declination = _declination(day)
+            highest = 90 - abs(self._latitude - declination)
+            lowest = abs(self._latitude + declination) - 90
+            if not lowest - _MARGIN <= horizon <= highest + _MARGIN:
+                return None
         begin = day * _DAY + self._west
         sun = ephem.Sun()
         place = ephem.Observer()  # holds the instant of its last search, so each search has its own
@@ -66,13 +81,6 @@ class SolarSchedule(ScheduleBase):
         place.date = begin / _DAY + _ZERO
         if self._event == "noon":
             return self._within(begin, place.next_transit(sun))
-        horizon = _HORIZON[self._event]
-        sun.compute(place.date + 0.5)
-        declination = math.degrees(sun.g_dec)
-        highest = 90 - abs(self._latitude - declination)
-        lowest = abs(self._latitude + declination) - 90
-        if not lowest - _MARGIN <= horizon <= highest + _MARGIN:
-            return None
         place.horizon = math.radians(horizon)
         search = place.next_rising if self._event in {"dawn", "sunrise"} else place.next_setting
         try:
