@@ -9,8 +9,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from natscron.errors import ValidationError
-from natscron.model import ScheduleSpec
+from natscron.model import CalendarSpec, ScheduleSpec, Weekly
 from natscron.schedule import compile_schedule
+from natscron.schedule.reload import reload_zones
 from natscron.schedule.zones import HORIZON, MARGIN, PERIOD, REPEATS_FROM, Zone, clear_cache, zone_named
 
 FILES = resources.files("tzdata")
@@ -174,3 +175,35 @@ def test_schedules_follow_when_zone_data_is_read_again() -> None:
     assert schedule.next_after_ms(at) != proper
     clear_cache()
     assert schedule.next_after_ms(at) == proper
+
+
+def test_what_was_worked_out_from_a_zone_is_worked_out_anew_when_its_data_is_read_again() -> None:
+    calendar = CalendarSpec(weekly=(Weekly(days="*", start="00:00", end="12:00"),), tz="Asia/Tokyo")
+    spec = ScheduleSpec(cron="0 * * * *", except_=(ScheduleSpec(calendar="mornings"),), jitter="10m")
+
+    def first() -> int | None:
+        compiled = compile_schedule(spec, anchor_ms=0, seed="a", calendars={"mornings": calendar})
+        return compiled.schedule.next_after_ms(1_800_000_000_000)
+
+    zone = zone_named("Asia/Tokyo")
+    proper = first()
+    reload_zones()
+    zone._info = ZoneInfo("America/New_York")  # as if the data had been older
+    zone._kept, zone.table = (), zone.table._replace(safe_from=0, safe_until=0)
+    assert first() != proper
+    reload_zones()
+    assert first() == proper
+
+
+def test_a_due_instant_that_was_kept_is_forgotten_with_the_zone_data() -> None:
+    schedule = compile_schedule(ScheduleSpec(cron="0 9 * * *", tz="Asia/Tokyo", jitter="1h"), anchor_ms=0, seed="a")
+    dues = schedule.schedule.dues
+    zone = zone_named("Asia/Tokyo")
+    at = 1_800_000_000_000
+    zone._info = ZoneInfo("Asia/Kolkata")
+    zone._kept, zone.table = (), zone.table._replace(safe_from=0, safe_until=0)
+    wrong = dues.next_after_ms(at)
+    assert wrong is not None
+    clear_cache()
+    fresh = compile_schedule(ScheduleSpec(cron="0 9 * * *", tz="Asia/Tokyo", jitter="1h"), anchor_ms=0, seed="a")
+    assert dues.next_after_ms(wrong) == fresh.schedule.dues.next_after_ms(wrong)

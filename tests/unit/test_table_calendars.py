@@ -1,5 +1,7 @@
 """Calendars in the hot table: their jobs follow them, and nobody hears of a job as invalid that is not."""
 
+import asyncio
+
 import pytest
 
 from natscron.engine.calendars import calendars_of, uses_zones
@@ -174,3 +176,76 @@ def test_calendars_are_named_once_each() -> None:
     twice = ScheduleSpec(every="1h", except_=(ScheduleSpec(calendar="b"), ScheduleSpec(calendar="a"), PLAIN))
     assert calendars_of(twice) == ("b", "a")
     assert calendars_of(PLAIN) == ()
+
+
+async def settled(table: JobTable, seq: int) -> None:
+    assert await table.wait_for(seq, 5)
+
+
+def many(count: int = 1_000) -> Heard:
+    return Heard(calendar(1), *(job(f"j{n}", n + 2) for n in range(count)))
+
+
+def test_a_calendar_of_many_jobs_is_worked_into_them_aside_and_taken_over_at_once() -> None:
+    async def main() -> None:
+        heard = many()
+        table = heard.table
+        before = {entry.job.id: entry.schedule for entry in table.entries()}
+        heard.told.clear()
+        heard.put(calendar(2_000, end="22:00"))
+        table.complete(2_000)
+        heard.put(job("late", 2_001))
+        table.complete(2_001)
+        seen: set[int] = set()
+        while table.seq < 2_001:
+            # Nothing of the table is ahead of its sequence, and what came meanwhile waits.
+            assert table.get("late") is None
+            assert all(entry.schedule is before[entry.job.id] for entry in table.entries())
+            seen.add(table.seq)
+            await asyncio.sleep(0)
+        assert seen == {1_001}
+        assert [name for name, _ in heard.told] == [*(f"j{n}" for n in range(1_000)), "late"]
+        assert {entry.counts_from.seq for entry in table.entries()} == {2_000, 2_001}
+
+    asyncio.run(main())
+
+
+def test_a_change_that_comes_while_a_calendar_is_worked_in_is_not_lost_nor_undone() -> None:
+    async def main() -> None:
+        heard = many()
+        heard.put(calendar(2_000, end="22:00"))
+        heard.table.delete("j0", 2_001)
+        heard.put(job("j1", 2_002, PLAIN))
+        heard.put(calendar(2_003, end="21:00"))
+        heard.table.complete(2_003)
+        await settled(heard.table, 2_003)
+        assert heard.table.get("j0") is None
+        edited, user = heard.table.get("j1"), heard.table.get("j2")
+        assert edited is not None
+        assert user is not None
+        assert edited.job.schedule == PLAIN
+        assert user.counts_from.seq == 2_003
+
+    asyncio.run(main())
+
+
+def test_a_replay_that_begins_while_a_calendar_is_worked_in_ends_with_what_it_brought() -> None:
+    async def main() -> None:
+        heard = many()
+        heard.put(calendar(2_000, end="22:00"))
+        heard.table.complete(2_000)
+        heard.replay(calendar(2_000, end="22:00"), *(job(f"j{n}", n + 2) for n in range(500)))
+        await settled(heard.table, 2_000)
+        assert len(heard.table) == 500
+        assert {entry.counts_from.seq for entry in heard.table.entries()} == {2_000}
+
+    asyncio.run(main())
+
+
+def test_refreshed_jobs_are_compiled_anew_and_told_of() -> None:
+    heard = Heard(calendar(1), job("a", 2), job("b", 3, PLAIN))
+    before = heard.table.get("a")
+    heard.told.clear()
+    heard.table.refresh(["a", "gone"])
+    assert heard.told == [("a", None)]
+    assert heard.table.get("a") is not before

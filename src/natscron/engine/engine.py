@@ -18,6 +18,7 @@ import msgspec
 from natscron.clock import Clock
 from natscron.codec import successor
 from natscron.engine.asking import Asking
+from natscron.engine.calendars import uses_zones
 from natscron.engine.history import HistoryWriter
 from natscron.engine.lastruns import LastRuns
 from natscron.engine.leadership import Leadership
@@ -46,7 +47,7 @@ from natscron.model import (
     Run,
     RunStatus,
 )
-from natscron.schedule import zones
+from natscron.schedule import reload_zones
 from natscron.storage.protocol import Storage, Watch
 
 log = logging.getLogger("natscron.engine")
@@ -57,6 +58,8 @@ _SWEEP_EVERY_S: Final = 60.0
 _ZONES_EVERY_S: Final = 86_400.0
 _STOP_IDLE_S: Final = 2.0
 _PAUSE_TRIES: Final = 5
+_SLICE: Final = 256
+"""Jobs dealt with before others may run: some milliseconds."""
 _NOTE_MAX: Final = 4_096
 _ERROR_SHOWN: Final = 256
 
@@ -440,15 +443,13 @@ class Engine:
                 log.debug("housekeeping put off", extra={"error": str(error)})
 
     async def _reload_zones(self) -> None:
-        """Zone rules change a few times a year: forget them daily, and plan again what lies in a zone."""
-        zones.clear_cache()
-        for i, entry in enumerate(self.table.entries()):
-            spec = entry.job.schedule
-            zoned = spec is not None and (spec.tz is not None or "TZ=" in (spec.cron or ""))
-            if zoned and self.table.get(entry.job.id) is entry:
-                self._leadership.job_changed(entry.job.id, entry)
-            if i % 256 == 255:  # noqa: PLR2004 - about 2 ms of work
-                await asyncio.sleep(0)
+        """Zone rules change a few times a year: forget them daily, and compile anew what lies in a zone."""
+        reload_zones()
+        calendars = self.table.calendars()
+        zoned = [entry.job.id for entry in self.table.entries() if uses_zones(entry.job.schedule, calendars)]
+        for begin in range(0, len(zoned), _SLICE):
+            self.table.refresh(zoned[begin : begin + _SLICE])
+            await asyncio.sleep(0)
 
     async def _remove_done(self) -> None:
         """Once jobs that finished longer ago than they are kept."""

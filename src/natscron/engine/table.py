@@ -8,12 +8,17 @@ until the replay is complete and then taken over at once.
 
 Calendars lie in the same order of writes. A job is compiled with those that it refers to, and anew when one of them
 changes. While one is missing or unreadable the job is invalid, with that as its reason. In a replay a calendar may come
-after its jobs, so these wait for the replay to be complete: nobody hears of a job as invalid that is not.
+after its jobs, so these wait for the replay to be complete: nobody hears of a job as invalid that is not. A calendar
+that many jobs refer to is worked into them in slices, aside; they are taken over at once when all are done, and what
+the watch hands over meanwhile waits, so that nothing of the table is ever ahead of ``seq``.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -28,6 +33,8 @@ Admits = Callable[[Job], str | None]
 """Why a job can never be sent, None if it can: the target's word."""
 
 _WAITERS_MAX: Final = 10_000
+_SLICE: Final = 256
+"""Jobs that a changed calendar is worked into before others may run: some milliseconds."""
 
 
 class Entry:
@@ -136,6 +143,12 @@ class JobTable:
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._loaded = False
         self._replay: _Replay | None = None
+        self._stale: dict[str, None] = {}
+        """Jobs that a changed calendar is still to be worked into ..."""
+        self._fresh: list[Entry] = []
+        """... those that it was worked into already ..."""
+        self._held: deque[Callable[[], None]] = deque()
+        """... and what waits until all are done."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -172,6 +185,13 @@ class JobTable:
         """Call ``fn(job_id, entry)`` after each change; entry None when the job was deleted."""
         self._listeners.append(fn)
 
+    def refresh(self, job_ids: Iterable[str]) -> None:
+        """Compile these jobs anew: what they were compiled from besides their rows has changed (zone data)."""
+        for job_id in job_ids:
+            entry = self._entries.get(job_id)
+            if entry is not None:
+                self._announce(self._compiled(entry.row))
+
     async def wait_for(self, seq: int, timeout_s: float) -> bool:
         """Wait until the table is complete up to ``seq``; False if it is not within the time."""
         if self.seq >= seq:
@@ -193,14 +213,18 @@ class JobTable:
 
     def reset(self) -> None:
         """A replay begins."""
+        while self._stale:
+            self._freshen()
         self._replay = _Replay()
 
     def put(self, job: Job) -> None:
         """A row, live or replayed."""
+        if self._hold(partial(self.put, job)):
+            return
         replay = self._replay
         if replay is None:
             self._apply(job)
-            self.seq = max(self.seq, job.revision)
+            self._reached(job.revision)
             return
         known = self._entries.get(job.id)
         if known is not None and _same_write(known.job, job):
@@ -215,14 +239,18 @@ class JobTable:
 
     def delete(self, job_id: str, seq: int) -> None:
         """A deletion, live or replayed."""
+        if self._hold(partial(self.delete, job_id, seq)):
+            return
         if self._replay is not None:
             self._replay.jobs.pop(job_id, None)
             return
         self._remove(job_id)
-        self.seq = max(self.seq, seq)
+        self._reached(seq)
 
     def put_calendar(self, calendar: Calendar) -> None:
         """A calendar, live or replayed."""
+        if self._hold(partial(self.put_calendar, calendar)):
+            return
         if self._replay is not None:
             self._replay.calendars[calendar.name] = calendar
             return
@@ -230,29 +258,41 @@ class JobTable:
         if known is None or known.revision <= calendar.revision:
             self._calendars[calendar.name] = calendar
             self._recompile([calendar.name])
-        self.seq = max(self.seq, calendar.revision)
+        self._then(partial(self._reached, calendar.revision))
 
     def delete_calendar(self, name: str, seq: int) -> None:
         """A calendar was deleted, live or replayed."""
+        if self._hold(partial(self.delete_calendar, name, seq)):
+            return
         if self._replay is not None:
             self._replay.calendars.pop(name, None)
             return
         if self._calendars.pop(name, None) is not None:
             self._recompile([name])
-        self.seq = max(self.seq, seq)
+        self._then(partial(self._reached, seq))
 
     def complete(self, seq: int) -> None:
         """The replay is over, or a live change is in."""
+        if self._hold(partial(self.complete, seq)):
+            return
         if self._replay is not None:
             replay, self._replay = self._replay, None
             self._take_over(replay)
-            # Also backwards: then the stream was made anew, and what was known of the old one is void.
-            self._loaded, self.seq = True, seq
+            self._then(partial(self._replayed, seq))
+        else:
+            self._reached(seq)
+
+    def _replayed(self, seq: int) -> None:
+        # Also backwards: then the stream was made anew, and what was known of the old one is void.
+        self._loaded, self.seq = True, seq
+        self._reached(seq)
+
+    def _reached(self, seq: int) -> None:
+        """Everything up to ``seq`` is in."""
         self.seq = max(self.seq, seq)
-        if self._waiters:
-            for wanted, future in self._waiters:
-                if self.seq >= wanted and not future.done():
-                    future.set_result(None)
+        for wanted, future in self._waiters:
+            if self.seq >= wanted and not future.done():
+                future.set_result(None)
 
     def _take_over(self, replay: _Replay) -> None:
         before, self._calendars = self._calendars, replay.calendars
@@ -278,8 +318,43 @@ class JobTable:
     def _recompile(self, names: list[str], but: AbstractSet[str] = frozenset()) -> None:
         """These calendars changed: so did the jobs that refer to them, ``but`` some that know it already."""
         users = dict.fromkeys(job_id for name in names for job_id in self._users.get(name, ()) if job_id not in but)
-        for job_id in users:
-            self._announce(self._compiled(self._entries[job_id].row))
+        if len(users) <= _SLICE:
+            self.refresh(users)
+            return
+        self._stale = users
+        asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._stale:
+            self._freshen()
+        if self._stale:
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _freshen(self) -> None:
+        """Work calendars into some of the jobs that wait for it, and take all over after the last."""
+        for job_id in list(itertools.islice(self._stale, _SLICE)):
+            del self._stale[job_id]
+            self._fresh.append(self._compiled(self._entries[job_id].row))
+        if self._stale:
+            return
+        fresh, self._fresh = self._fresh, []
+        for entry in fresh:
+            self._announce(entry)
+        while self._held and not self._stale:
+            self._held.popleft()()
+
+    def _hold(self, call: Callable[[], None]) -> bool:
+        """Keep a call back while calendars are being worked in; whether it was."""
+        if self._stale:
+            self._held.append(call)
+        return bool(self._stale)
+
+    def _then(self, call: Callable[[], None]) -> None:
+        """Do it, or keep it back while calendars are being worked in: before all that waits already."""
+        if self._stale:
+            self._held.appendleft(call)
+        else:
+            call()
 
     def _take_in(self, entry: Entry) -> None:
         job = entry.job

@@ -7,6 +7,7 @@ from natscron.schedule.describe import describe
 from natscron.schedule.instants import format_instant, parse_instant
 from natscron.schedule.kinds import UserSchedule, register_schedule, registered_spec
 from natscron.schedule.preview import Slot, next_slots, preview
+from natscron.schedule.reload import reload_zones
 from natscron.schedule.resolve import resolve_spec
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "preview",
     "register_schedule",
     "registered_spec",
+    "reload_zones",
     "resolve_spec",
     "union",
 ]

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from natscron.errors import ValidationError
 
-__all__ = ["HORIZON", "MARGIN", "PERIOD", "REPEATS_FROM", "Table", "Zone", "clear_cache", "zone_named"]
+__all__ = ["HORIZON", "MARGIN", "PERIOD", "REPEATS_FROM", "Table", "Zone", "clear_cache", "generation", "zone_named"]
 
 _DAY: Final = 86_400
 _DECADE: Final = 3_652 * _DAY
@@ -189,7 +189,16 @@ def zone_named(name: str) -> Zone:
     return _zones.setdefault(name, Zone(name, info))
 
 
+_generation = [0]
+
+
+def generation() -> int:
+    """Another number after each :func:`clear_cache`: what was worked out under the one before may be wrong now."""
+    return _generation[0]
+
+
 def clear_cache() -> None:
     """Forget all zone data, so that it is read again when next needed. Compiled schedules follow."""
+    _generation[0] += 1
     for zone in list(_zones.values()):
         zone.reload()
