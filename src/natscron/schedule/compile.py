@@ -52,6 +52,7 @@ __all__ = [
     "check_max_runs",
     "compile_metered",
     "compile_schedule",
+    "forget_composites",
     "inherited",
     "jitter_ms_of",
 ]
@@ -219,6 +220,11 @@ def _probed(cut: list[Exclusion], units: int) -> list[str]:
 @lru_cache(maxsize=4096)
 def _shared_core(spec: ScheduleSpec, context: Context, calendars: tuple[tuple[str, CalendarSpec], ...]) -> _Core:
     return _build(spec, context, dict(calendars))
+
+
+def forget_composites() -> None:
+    """Forget what was compiled for all jobs at once: it holds what was read of zones."""
+    _shared_core.cache_clear()
 
 
 def _same_for_all(spec: ScheduleSpec) -> bool:

@@ -23,6 +23,7 @@ __all__ = ["CronSchedule", "Fold", "Gap", "Stretch", "ZonedCronSchedule"]
 
 _MAX_S = MAX_MS // 1000
 _BOUND = 50 * 366 * 86_400  # the search bound of 50 years, in seconds
+_NEAR = 3 * 86_400  # more than what offsets and gaps can be
 
 
 class Gap(StrEnum):
@@ -89,6 +90,14 @@ class CronSchedule(ScheduleBase):
         start, end = max(after_ms // 1000, -1) + 1, min(until_ms // 1000, _MAX_S) + 1
         return max(0, min(self._count(start, end), cap))
 
+    def has(self, t_ms: int) -> bool:
+        """Whether an instant is a slot: a look where a search may be many."""
+        second, rest = divmod(t_ms, 1000)
+        return not rest and 0 <= second <= _MAX_S and self._has(second)
+
+    def _has(self, second: int) -> bool:
+        return self.pattern.has(second)
+
     def _count(self, start: int, end: int) -> int:
         """How many slots lie in [start, end), in seconds."""
         return self.pattern.count(start, end)
@@ -137,8 +146,22 @@ class ZonedCronSchedule(CronSchedule):
         found = self._before(second - folded)
         return (found + folded) * 1000 if found >= 0 else None
 
-    def _after(self, t: int) -> int:  # noqa: C901, PLR0912 - the hot path: calls would cost more than the search
-        """The first slot after ``t``, in seconds; NEVER if there is none within the bound."""
+    def _has(self, second: int) -> bool:
+        if second >= REPEATS_FROM + PERIOD:
+            second -= (second - REPEATS_FROM) // PERIOD * PERIOD
+        table = self.zone.table
+        if not table.safe_from <= second < table.safe_until:
+            table = self.zone.around(second)
+        changes = table.at
+        i = bisect_right(changes, second)
+        if (i and second - changes[i - 1] < _NEAR) or (i < len(changes) and changes[i] - second < _NEAR):
+            return self._before(second, second) == second
+        return self.pattern.has(second + table.offset[i])
+
+    def _after(  # noqa: C901, PLR0912 - the hot path: calls would cost more than the search
+        self, t: int, bound: int | None = None
+    ) -> int:
+        """The first slot after ``t``, in seconds; NEVER if there is none up to ``bound``, by default 50 years on."""
         table = self.zone.table
         if not table.safe_from <= t < table.safe_until:
             table = self.zone.around(t)
@@ -158,14 +181,17 @@ class ZonedCronSchedule(CronSchedule):
                 if found < change + offset:
                     shifted = found - previous
         found = after(wall)
-        bound = t + _BOUND
+        if bound is None:
+            bound = t + _BOUND
         while True:
             slot = found - offset
             if i == len(changes):
                 if slot < table.end:
                     break
-                if slot > bound or table.end >= HORIZON:
+                if slot > bound or table.end >= HORIZON or shifted < NEVER:
                     return shifted
+                if slot - _NEAR > table.end:  # nothing matches up to there, whatever the clocks do
+                    return self._after(slot - _NEAR, bound)
                 begun = changes[i - 1] if i else t
                 table = self.zone.cover(table.start, table.end + 1)
                 changes, offsets = table.at, table.offset
@@ -181,8 +207,9 @@ class ZonedCronSchedule(CronSchedule):
                         break
                     if self.gap is Gap.SHIFT:
                         shifted = min(shifted, slot)
-                    found = after(change + following - 1)
-            elif self.fold is not Fold.FIRST:
+                    wall = change + following - 1
+                    found = after(wall)
+            elif self.fold is not Fold.FIRST and wall >= change + following:  # the second pass shows these again
                 found = after(change + following - 1)
             i += 1
             offset = following
@@ -190,13 +217,14 @@ class ZonedCronSchedule(CronSchedule):
                 return shifted
         return min(slot, shifted)
 
-    def _before(self, t: int) -> int:
-        """The last slot at or before ``t``, in seconds; negative if there is none."""
+    def _before(self, t: int, bound: int | None = None) -> int:
+        """The last slot at or before ``t``, in seconds; negative if there is none since ``bound``, 50 years before."""
         table = self.zone.table
         if not table.safe_from <= t < table.safe_until:
             table = self.zone.around(t)
         before = self.pattern.before
-        bound = t - _BOUND
+        if bound is None:
+            bound = t - _BOUND
         i = bisect_right(table.at, t)
         found = searched = NEVER
         while t >= bound:
@@ -210,6 +238,12 @@ class ZonedCronSchedule(CronSchedule):
             if i == 0:
                 if found >= table.start + offset or table.start == 0:
                     return found - offset
+                if found - offset + _NEAR < table.start:  # nothing matches since then, whatever the clocks did
+                    t = found - offset + _NEAR
+                    if t >= bound:
+                        table = self.zone.around(t)
+                        i = bisect_right(table.at, t)
+                    continue
                 table = self.zone.cover(table.start - 1, table.end)
                 i = bisect_right(table.at, t)
                 continue
@@ -218,12 +252,15 @@ class ZonedCronSchedule(CronSchedule):
             if previous > offset and self.fold is Fold.FIRST:
                 first_wall = change + previous
             slot = found - offset if found >= first_wall else -NEVER
-            if previous < offset:
+            if previous < offset and (found >= change + previous or wall < first_wall):
                 slot = max(slot, self._in_gap(t, change, previous, offset))
             if slot >= change:
                 return slot
             t = change - 1
             i -= 1
+            if found - offset + _NEAR < t and t + previous <= searched:  # else a first pass goes on behind what was seen
+                t = found - offset + _NEAR
+                i = bisect_right(changes, t)
         return -NEVER
 
     def _in_gap(self, t: int, change: int, previous: int, offset: int) -> int:

@@ -112,6 +112,16 @@ class DaySet:
     def _make(self, length: int, first: int) -> int:
         return _month_mask(self.fields, length, first)
 
+    def has(self, day: int) -> bool:
+        """Whether a day matches."""
+        if not _MIN_DAY <= day <= _MAX_DAY:
+            return False
+        date = _from_ordinal(day + _EPOCH)
+        if not self._months >> date.month & 1:
+            return False
+        mask = self._mask(_length(date.year, date.month), (day - date.day + 1 + _THURSDAY) % 7)
+        return bool(mask >> date.day & 1)
+
     def on_or_after(self, day: int) -> int:
         """The first matching day not before ``day``; :data:`NEVER` if there is none within 50 years."""
         if day > _MAX_DAY:

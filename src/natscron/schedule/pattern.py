@@ -50,6 +50,13 @@ class Pattern:
         """The day fields."""
         return self._days.fields
 
+    def has(self, wall: int) -> bool:
+        """Whether a wall second matches."""
+        day, rest = divmod(wall, _DAY)
+        if not self.hours >> rest // 3600 & 1 or not self.minutes >> rest % 3600 // 60 & 1:
+            return False
+        return bool(self.seconds >> rest % 60 & 1) and (self._every_day or self._days.has(day))
+
     def after(self, wall: int) -> int:
         """The first match strictly later than ``wall``; :data:`~natscron.schedule.days.NEVER` if none in 50 years."""
         wall += 1

@@ -1,10 +1,10 @@
 """Time zones as sorted lists of clock changes, so that a search needs integers only.
 
 :mod:`zoneinfo` knows the offset at an instant but not when it next changes. :class:`Zone` asks it every few days of the
-decades that are really used, narrows every change down to its second, and keeps the result in an immutable
+years that are really used, narrows every change down to its second, and keeps the result in an immutable
 :class:`Table`. A zone's table is replaced as a whole, so readers in other threads see the old one or the new one. A
-table grows only to what is near it: a question about another century gets one of its own, and costs about a
-millisecond. The last few are kept.
+table grows only to what is near it: a question about another century gets one of its own, and costs a fraction
+of a millisecond. The last few are kept.
 
 :func:`clear_cache` drops what was read: call it daily, because a host's zone data is updated under running
 processes. Schedules hold the :class:`Zone`, not the table, and so see the new data by their next call.
@@ -19,16 +19,17 @@ from natscron.errors import ValidationError
 __all__ = ["HORIZON", "MARGIN", "PERIOD", "REPEATS_FROM", "Table", "Zone", "clear_cache", "generation", "zone_named"]
 
 _DAY: Final = 86_400
-_DECADE: Final = 3_652 * _DAY
+_CHUNK: Final = 366 * _DAY
+"""Seconds that are read at once. Reading is what a first search costs, so little more is read than it needs."""
 _STEP: Final = 4 * _DAY
 """Seconds between two looks. No zone has taken back a change within less than a week; a test holds them to it."""
-_FAR: Final = 2 * _DECADE
+_FAR: Final = 5 * _CHUNK
 """A table does not grow over a gap longer than this."""
 _QUARTER: Final = 900
 _EPOCH: Final = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - on the wall
 _KEPT: Final = 4
 """Tables of a zone that are kept."""
-MARGIN: Final = 800 * _DAY
+MARGIN: Final = 400 * _DAY
 """Seconds around an instant that a table covers at least, so that the changes next to it are known."""
 PERIOD: Final = 146_097 * _DAY
 """Seconds after which calendar, weekdays and (from :data:`REPEATS_FROM`) every zone's rule repeat: 400 years."""
@@ -121,8 +122,8 @@ class Zone:
 
     def cover(self, start: int, end: int) -> Table:
         """A table that reaches from ``start`` to ``end`` (seconds), cut to 1970 and :data:`HORIZON`; keeps this one."""
-        start = max(start // _DECADE * _DECADE, 0)
-        end = min(-(-end // _DECADE) * _DECADE, HORIZON)
+        start = max(start // _CHUNK * _CHUNK, 0)
+        end = min(-(-end // _CHUNK) * _CHUNK, HORIZON)
         kept = self._kept
         for table in kept:
             if table.start <= start and end <= table.end:
