@@ -51,10 +51,12 @@ class Counters:
     """The counters of one leadership, and whom they told."""
 
     def __init__(self, jobs: dict[str, Job], epoch: int = 4) -> None:
+        self.now_ms = 1_000
         self.told: list[tuple[str, int, str]] = []
         self.failing = Failing(
             jobs.get,
             lambda job, failures, error: self.told.append((job.id, failures, error)),
+            lambda: self.now_ms,
             namespace="n",
             epoch=epoch,
         )

@@ -317,16 +317,16 @@ def test_a_run_that_ends_leaves_its_row_to_be_deleted_and_one_without_a_row_none
     air.all.rows_saved([flight.as_row(4)])
     air.reply("kept.1", GOOD)
     air.reply("short.1", GOOD)
-    assert air.all.closed_rows == ["kept"]
+    assert list(air.all.closed_rows) == ["kept"]
 
 
 def test_a_row_stored_after_its_run_ended_is_deleted_again() -> None:
     air = Air()
     row = air.sent().as_row(4)
     air.reply("r.1", GOOD)
-    assert air.all.closed_rows == []
+    assert list(air.all.closed_rows) == []
     air.all.rows_saved([row])
-    assert air.all.closed_rows == ["r"]
+    assert list(air.all.closed_rows) == ["r"]
 
 
 # Taken over.
@@ -346,7 +346,7 @@ def test_a_doubtful_run_that_had_ended_is_closed_without_another_record() -> Non
     flight = air.inherited(OpenState.RUNNING, NOW)
     air.all.expire(NOW, 10)
     air.all.settle(flight, finished=True, now_ms=NOW)
-    assert (air.records, len(air.all), air.all.closed_rows) == ([], 0, ["r"])
+    assert (air.records, len(air.all), list(air.all.closed_rows)) == ([], 0, ["r"])
 
 
 def test_a_doubtful_run_that_had_not_ended_has_an_unknown_outcome_and_the_retry_policy_decides() -> None:
@@ -380,7 +380,7 @@ def test_the_leader_before_us_deleting_a_row_ends_a_running_flight_and_no_retry(
     air = Air()
     air.inherited(OpenState.RUNNING, NOW)
     air.all.settled_elsewhere("r")
-    assert (len(air.all), air.all.closed_rows, air.all.running("a")) == (0, [], 0)
+    assert (len(air.all), list(air.all.closed_rows), air.all.running("a")) == (0, [], 0)
     air.inherited(OpenState.RETRY, NOW)
     air.all.settled_elsewhere("r")
     assert len(air.all) == 1

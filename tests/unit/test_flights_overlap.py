@@ -407,14 +407,14 @@ def test_a_report_before_the_successor_has_taken_the_run_up_is_kept_until_then()
     air.flights.taken_over(flight, NOW + 10_000)
     box.taken_up("r1")
     assert air.story() == [("r1", "completed", None)]
-    assert air.flights.closed_rows == ["r1=end.1"]
+    assert list(air.flights.closed_rows) == ["r1=end.1"]
 
 
 def test_a_report_about_a_run_that_nobody_waits_for_is_recorded_all_the_same() -> None:
     air = Air(REPORTS)
     inbox(air, set()).opened(word("r1"))
     assert air.story() == [("r1", "completed", None)]
-    assert air.flights.closed_rows == ["r1=end.1"]
+    assert list(air.flights.closed_rows) == ["r1=end.1"]
 
 
 def test_a_report_and_its_runs_row_found_together_end_the_run_whatever_their_order() -> None:

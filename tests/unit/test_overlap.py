@@ -52,7 +52,7 @@ def test_what_waits_stays_bounded(policy: Overlap, arrivals: int) -> None:
 def test_when_one_ends_each_that_waits_has_a_verdict_and_none_waits_for_nothing(
     policy: Overlap, running: int, waiting: int
 ) -> None:
-    verdicts = leaving(policy, running=running, waiting=waiting)
+    verdicts = leaving([policy] * waiting, running=running)
     assert len(verdicts) == waiting
     starts = sum(verdict in GOES for verdict in verdicts)
     if waiting and not running:
@@ -67,11 +67,34 @@ def test_when_one_ends_each_that_waits_has_a_verdict_and_none_waits_for_nothing(
 
 @given(st.sampled_from([Overlap.BUFFER_ONE, Overlap.BUFFER_ALL]), st.integers(1, BUFFER_MAX))
 def test_the_oldest_goes_first(policy: Overlap, waiting: int) -> None:
-    assert leaving(policy, running=0, waiting=waiting)[0] is Verdict.START
+    assert leaving([policy] * waiting, running=0)[0] is Verdict.START
 
 
 @given(st.integers(1, BUFFER_MAX))
 def test_cancel_other_lets_the_newest_go(waiting: int) -> None:
-    verdicts = leaving(Overlap.CANCEL_OTHER, running=0, waiting=waiting)
+    verdicts = leaving([Overlap.CANCEL_OTHER] * waiting, running=0)
     assert verdicts[-1] is Verdict.START
     assert all(verdict in OUT for verdict in verdicts[:-1])
+
+
+@given(st.lists(POLICIES, max_size=12), st.integers(0, 2))
+def test_of_those_that_wait_each_goes_by_its_own_policy(policies: list[Overlap], running: int) -> None:
+    verdicts = leaving(policies, running=running)
+    assert len(verdicts) == len(policies)
+    newest = max((i for i, policy in enumerate(policies) if policy is Overlap.CANCEL_OTHER), default=None)
+    for i, (policy, verdict) in enumerate(zip(policies, verdicts, strict=True)):
+        beside = running + sum(earlier in GOES for earlier in verdicts[:i])
+        kept = sum(earlier is Verdict.BUFFER for earlier in verdicts[:i])
+        if newest is not None and i < newest:
+            assert verdict is Verdict.DROP
+        elif i == newest:
+            assert verdict is (Verdict.REPLACE if running else Verdict.START)
+        elif policy is Overlap.ALLOW:
+            assert verdict is Verdict.START
+        else:
+            assert verdict is decide(policy, running=beside, waiting=kept) or not beside
+
+
+def test_a_patient_run_in_front_takes_no_room_from_those_behind_it() -> None:
+    line = [Overlap.BUFFER_ONE, Overlap.BUFFER_ALL, Overlap.BUFFER_ALL, Overlap.BUFFER_ALL]
+    assert leaving(line, running=0) == [Verdict.START, Verdict.BUFFER, Verdict.BUFFER, Verdict.BUFFER]

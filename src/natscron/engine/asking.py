@@ -82,13 +82,13 @@ class Asking:
         return run_id
 
     async def report(self, run_id: str, job_id: str, report: Report) -> None:
-        """A worker's word on how a run ended. A second word on the same attempt changes nothing."""
-        job = self._entry(job_id).job
+        """A worker's word on how a run ended, also of a removed job. A second word on an attempt changes nothing."""
+        entry = self._table.get(job_id)
         self._room(REPORTS_MAX)
         row = OpenRow(
             run_id=f"{run_id}=end.{report.attempt}",
             job_id=job_id,
-            generation=job.generation,
+            generation=0 if entry is None else entry.job.generation,
             scheduled_at_ms=ids.ulid_time_ms(run_id),
             state=OpenState.REPORTED,
             about=run_id,

@@ -19,6 +19,7 @@ from natscron.clock import Clock
 from natscron.codec import successor
 from natscron.engine.asking import Asking
 from natscron.engine.calendars import uses_zones
+from natscron.engine.failing import is_paused
 from natscron.engine.history import HistoryWriter
 from natscron.engine.lastruns import LastRuns
 from natscron.engine.leadership import Leadership
@@ -29,6 +30,7 @@ from natscron.errors import (
     JobNotFoundError,
     NatscronError,
     StorageError,
+    StorageUncertainError,
     WrongRevisionError,
 )
 from natscron.model import (
@@ -240,7 +242,7 @@ class Engine:
         job, schedule = entry.job, entry.schedule
         if schedule is None or schedule.failure is not None:
             return JobState.INVALID
-        if job.paused and (job.paused_until_ms is None or self._clock.now_ms() < job.paused_until_ms):
+        if is_paused(job, self._clock.now_ms()):
             return JobState.PAUSED
         mark = self.mark
         if (
@@ -357,32 +359,38 @@ class Engine:
         for _ in range(_PAUSE_TRIES):
             try:
                 old = await self._storage.fetch_job(job.id)
-                if old is None or old.generation != job.generation or old.paused or old.invalid is not None:
+                if old is None or old.generation != job.generation or old.invalid is not None:
                     return
+                if is_paused(old, self._clock.now_ms()):
+                    if not old.note.startswith(said):
+                        return
+                    break  # by a write of ours whose answer was lost
                 note = f"{said}; {old.note}" if old.note else said
                 new = msgspec.structs.replace(old, paused=True, paused_until_ms=None, note=note[:_NOTE_MAX])
                 await self._storage.put_job(successor(old, new, self.mark), old.revision)
-            except WrongRevisionError:
+            except (WrongRevisionError, StorageUncertainError):
                 continue
             except (NatscronError, TimeoutError) as err:
                 log.warning("a failing job cannot be paused now", extra={"job": job.id, "error": str(err)})
                 return
-            log.warning("job paused: it keeps failing", extra={"job": job.id, "failures": failures})
-            now = self._clock.now_ms()
-            self.history.record(
-                Run(
-                    job=job.id,
-                    status=RunStatus.SKIPPED,
-                    finished_at_ms=now,
-                    reason=Reason.FAILURES_PAUSED,
-                    error=said,
-                    instance=self._options.instance,
-                    from_ms=now,
-                    to_ms=now,
-                    count=0,
-                )
-            )
+            break
+        else:
             return
+        log.warning("job paused: it keeps failing", extra={"job": job.id, "failures": failures})
+        now = self._clock.now_ms()
+        self.history.record(
+            Run(
+                job=job.id,
+                status=RunStatus.SKIPPED,
+                finished_at_ms=now,
+                reason=Reason.FAILURES_PAUSED,
+                error=said,
+                instance=self._options.instance,
+                from_ms=now,
+                to_ms=now,
+                count=0,
+            )
+        )
 
     def _service_record(self, reason: str, text: str) -> None:
         now = self._clock.now_ms()

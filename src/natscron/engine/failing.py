@@ -2,7 +2,8 @@
 
 The leader counts; the counters lie among the open rows, laid down before the mark passes what they count, so that a
 successor goes on counting. One that is full is acted on again by each leader that finds it, until the job is seen
-paused: a leader that dies between counting and pausing costs nothing. A counter that is back at zero has no row.
+paused: a leader that dies between counting and pausing costs nothing. A counter that is back at zero has no row. While
+a job is paused nothing counts, so that it begins anew when it goes on.
 """
 
 from collections.abc import Callable
@@ -11,14 +12,21 @@ from typing import Final
 import msgspec
 
 from natscron import ids
-from natscron.model import Job, OpenRow, OpenState, Run
+from natscron.model import Job, Ms, OpenRow, OpenState, Run
 from natscron.policy.failures import counted, reached
 
-__all__ = ["Failing", "OnFailing"]
+__all__ = ["Failing", "OnFailing", "is_paused"]
 
 OnFailing = Callable[[Job, int, str], None]
 """A job has failed so often in a row that it is to be paused; the text is the last error."""
 _READER: Final = 2
+_ROWS_MAX: Final = 1_000
+"""Counters laid down at once; those behind have their turn at the next renewal."""
+
+
+def is_paused(job: Job, now_ms: Ms) -> bool:
+    """Whether the job is paused at that instant: a pause may have an end."""
+    return job.paused and (job.paused_until_ms is None or now_ms < job.paused_until_ms)
 
 
 class _Count(msgspec.Struct):
@@ -33,10 +41,17 @@ class Failing:
     """The counters of one leadership."""
 
     def __init__(
-        self, find_job: Callable[[str], Job | None], on_failing: OnFailing, *, namespace: str, epoch: int
+        self,
+        find_job: Callable[[str], Job | None],
+        on_failing: OnFailing,
+        now_ms: Callable[[], Ms],
+        *,
+        namespace: str,
+        epoch: int,
     ) -> None:
         self._find_job = find_job
         self._on_failing = on_failing
+        self._now_ms = now_ms
         self._namespace = namespace
         self._epoch = epoch
         self._counts: dict[str, _Count] = {}
@@ -50,7 +65,7 @@ class Failing:
     def loaded(self, row: OpenRow) -> None:
         """A counter of the leader before us."""
         job = self._find_job(row.job_id)
-        if job is None or job.generation != row.generation or job.paused:
+        if job is None or job.generation != row.generation or is_paused(job, self._now_ms()):
             self._gone.append(row.run_id)
             return
         self._counts[row.job_id] = _Count(row.job_id, row.generation, row.attempt, row.run_id, row)
@@ -68,6 +83,8 @@ class Failing:
         if known is not None and known.generation != job.generation:
             self._forget(known)
             known = None
+        if is_paused(job, self._now_ms()):
+            return
         before = 0 if known is None else known.failures
         failures = counted(before, run)
         if failures == before:
@@ -86,13 +103,17 @@ class Failing:
     def job_changed(self, job_id: str, job: Job | None) -> None:
         """A paused job begins anew when it is resumed, one that is gone does not count."""
         known = self._counts.get(job_id)
-        if known is not None and (job is None or job.paused or job.generation != known.generation):
+        if known is not None and (job is None or job.generation != known.generation or is_paused(job, self._now_ms())):
             self._forget(known)
 
     def rows(self) -> list[OpenRow]:
-        """The counters that changed since they were stored."""
-        rows = []
+        """The counters that changed since they were stored, the first :data:`_ROWS_MAX`."""
+        rows: list[OpenRow] = []
         for count in self._counts.values():
+            if len(rows) >= _ROWS_MAX:
+                break
+            if count.stored is not None and count.stored.attempt == count.failures:
+                continue
             row = OpenRow(
                 run_id=count.row_id,
                 job_id=count.job_id,
@@ -103,8 +124,7 @@ class Failing:
                 epoch=self._epoch,
                 reader=_READER,
             )
-            if count.stored is None or count.stored.attempt != count.failures:
-                rows.append(row)
+            rows.append(row)
         return rows
 
     def saved(self, row: OpenRow) -> None:

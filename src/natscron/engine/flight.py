@@ -4,10 +4,12 @@ from typing import Any
 
 import msgspec
 
-from natscron.model import Delivery, Job, Ms, OpenRow, OpenState, Overlap, Trigger
+from natscron.engine.target import Outcome
+from natscron.model import Delivery, Job, Ms, OpenRow, OpenState, Overlap, Run, RunStatus, Trigger
 
 __all__ = ["Flight"]
 
+_BY_MARK = frozenset({Trigger.SCHEDULE, Trigger.CATCHUP})
 _READER = 2
 """The first reader version that knows what waits, what is stored, and policies of a run's own."""
 
@@ -36,6 +38,7 @@ class Flight:
         "started_ms",
         "state",
         "stored",
+        "told",
         "trigger",
         "version",
     )
@@ -55,6 +58,8 @@ class Flight:
         self.going = False
         """It counts as a run of its job that is going on: decided to start, and not over."""
         self.stored = False
+        self.told = False
+        """The present try's end came as its worker's own word."""
         self.started_ms: Ms = 0
         self.next_at_ms: Ms = 0
         self.deadline_ms: Ms = 0
@@ -90,19 +95,28 @@ class Flight:
 
     @property
     def policy(self) -> Overlap:
-        """Its own overlap policy, or the job's."""
+        """Its own overlap policy, or the job's; ALLOW where nobody tells when a run ends."""
+        if not self.job.reports and self.job.delivery is not Delivery.REQUEST:
+            return Overlap.ALLOW
         return self.overlap or self.job.overlap
+
+    @property
+    def decided_ms(self) -> Ms:
+        """A mark from here on has it decided; 0 where that has nothing to do with the mark."""
+        return self.due_ms if self.trigger in _BY_MARK else 0
 
     def as_row(self, epoch: int) -> OpenRow:
         """The flight as an open row of the leadership ``epoch``."""
-        later = self.state is OpenState.BUFFERED or self.overlap is not None or self.stored or self.message > 1
+        # Let go, or in another's place, and not sent yet: whoever takes it up decides about it again.
+        state = OpenState.BUFFERED if self.going and self.state is OpenState.PENDING else self.state
+        later = state is OpenState.BUFFERED or self.overlap is not None or self.stored or self.message > 1
         return OpenRow(
             epoch=epoch,
             run_id=self.run_id,
             job_id=self.job.id,
             generation=self.job.generation,
             scheduled_at_ms=self.scheduled_ms,
-            state=self.state,
+            state=state,
             trigger=self.trigger,
             delivery=self.delivery,
             attempt=self.attempt,
@@ -113,4 +127,26 @@ class Flight:
             message=self.message,
             stored=self.stored,
             reader=_READER if later else 1,
+        )
+
+    def as_run(self, outcome: Outcome, now_ms: Ms, instance: str, status: RunStatus) -> Run:
+        """The record of the present try."""
+        started = self.started_ms or None
+        over = outcome.status is not RunStatus.RUNNING
+        return Run(
+            job=self.job.id,
+            status=status,
+            run_id=self.run_id,
+            scheduled_at_ms=self.scheduled_ms,
+            started_at_ms=started,
+            finished_at_ms=now_ms if over else None,
+            reason=outcome.reason,
+            attempt=self.attempt,
+            trigger=self.trigger,
+            delivery=self.delivery,
+            lateness_ms=None if started is None else started - self.due_ms,
+            duration_ms=None if started is None or not over else now_ms - started,
+            instance=instance,
+            error=outcome.error,
+            result=outcome.result,
         )

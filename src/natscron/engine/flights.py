@@ -31,7 +31,19 @@ from typing import Final, NamedTuple
 
 from natscron.engine.flight import Flight
 from natscron.engine.target import Outcome, Target
-from natscron.model import DEFAULT_TIMEOUT_MS, Delivery, Job, Ms, OpenRow, OpenState, Reason, Report, Run, RunStatus
+from natscron.model import (
+    DEFAULT_TIMEOUT_MS,
+    Delivery,
+    Job,
+    Ms,
+    OpenRow,
+    OpenState,
+    Overlap,
+    Reason,
+    Report,
+    Run,
+    RunStatus,
+)
 from natscron.policy import overlap
 from natscron.policy.overlap import Verdict
 from natscron.policy.retry import applies, delay_ms, next_attempt_ms
@@ -44,13 +56,17 @@ ROWS_MAX: Final = 5_000
 DOUBT_MS: Final[Ms] = 2_000
 """After an inherited request's deadline: time for the leader before us to have recorded its end."""
 _ENDED_KEPT: Final = 10_000
+_STALE_MAX: Final = 1_000
+_LOOK_MS: Final[Ms] = 50
 
 _NOT_SENT: Final = {
     Verdict.SKIP: (Reason.OVERLAP_SKIP, "the job's previous run was still going"),
     Verdict.DROP: (Reason.BUFFER_FULL, "the job's previous run was still going and no more runs may wait"),
 }
 _REPLACED: Final = "a newer run took its place (overlap cancel_other)"
-_REMOVED: Final = Outcome(RunStatus.FAILED, Reason.JOB_REMOVED, "the job was removed before the run could be sent")
+_REMOVED: Final = Outcome(
+    RunStatus.FAILED, Reason.JOB_REMOVED, "the job was removed, or became invalid, before the run could be sent"
+)
 
 
 class Expired(NamedTuple):
@@ -73,8 +89,11 @@ class Flights:
         epoch: int,
         wake: Callable[[Ms], None] = lambda _at_ms: None,
     ) -> None:
-        self.closed_rows: list[str] = []
-        """Run ids whose open rows can be deleted; the leader empties it."""
+        self.closed_rows: dict[str, Ms] = {}
+        """Open rows that can be deleted as soon as the mark has passed an instant; the leader empties it.
+
+        A scheduled run's row is all that tells a successor of it as long as the mark has not passed its slot.
+        """
         self.holding = False
         """Nothing that waits is let go: the runs of the leader before us are not all known yet."""
         self._target = target
@@ -84,7 +103,8 @@ class Flights:
         self._epoch = epoch
         self._wake = wake
         self._moved = asyncio.Event()
-        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._ended: OrderedDict[str, bool] = OrderedDict()
+        """What ended lately, and whether by its worker's own word."""
         self._by_id: dict[str, Flight] = {}
         self._going: dict[str, dict[str, Flight]] = {}
         self._waiting: dict[str, deque[Flight]] = {}
@@ -103,6 +123,10 @@ class Flights:
     def on_its_way(self, run_id: str) -> bool:
         """Whether the run is on its way."""
         return run_id in self._by_id
+
+    def told(self, run_id: str) -> bool:
+        """Whether the run's worker has told its end already."""
+        return self._ended.get(run_id, False)
 
     def find(self, run_id: str) -> Flight | None:
         """The run, if it is on its way."""
@@ -155,7 +179,7 @@ class Flights:
             return False
         if verdict is Verdict.REPLACE:
             flight.replaces = self._replace(job_id, now_ms)
-        self._enter(flight)
+        self.enter(flight)
         return True
 
     def queue(self, flight: Flight) -> None:
@@ -171,7 +195,7 @@ class Flights:
     def sent(self, flight: Flight, now_ms: Ms) -> None:
         """The present try was handed over at ``now_ms``."""
         self._latest_ms = now_ms
-        self._enter(flight)
+        self.enter(flight)
         inherited = flight.inherited
         flight.state = OpenState.RUNNING
         flight.inherited = False
@@ -198,10 +222,11 @@ class Flights:
         if flight.state is OpenState.PENDING:
             self._by_id[flight.run_id] = flight
         else:
-            self._enter(flight)
+            self.enter(flight)
         self._timer(flight, at_ms)
 
-    def _enter(self, flight: Flight) -> None:
+    def enter(self, flight: Flight) -> None:
+        """It counts as going from now on."""
         self._by_id[flight.run_id] = flight
         flight.going = True
         self._going.setdefault(flight.job.id, {})[flight.run_id] = flight
@@ -224,7 +249,7 @@ class Flights:
             return
         if flight.delivery is Delivery.REQUEST and str(flight.attempt) != attempt:
             return  # an earlier try's answer, after its timeout was recorded
-        if flight.stored:
+        if flight.stored or (flight.delivery is Delivery.JETSTREAM and int(attempt) < flight.message):
             return  # a copy's acknowledgement; what is awaited is the worker's report
         outcome = self._target.judge(flight.delivery, reply)
         if flight.job.reports and outcome.status is RunStatus.STORED:
@@ -246,13 +271,18 @@ class Flights:
         if flight.state not in {OpenState.RUNNING, OpenState.RETRY}:
             return  # it was not even sent
         done = report.status is RunStatus.COMPLETED
-        if not done and (report.attempt < flight.attempt or flight.state is not OpenState.RUNNING):
+        stream = flight.delivery is Delivery.JETSTREAM
+        if not done and report.attempt < (flight.message if stream else flight.attempt):
             return  # the failure of a try that was given up already
+        # Whoever reports had the message, whatever became of the stream's acknowledgement.
+        flight.stored = stream
+        flight.told = True
         flight.started_ms = report.started_at_ms or flight.started_ms
         outcome = Outcome(
             report.status, None if done else Reason.WORKER_ERROR, report.error, report.result, not done, report.code
         )
-        self._judged(flight, outcome, max(report.finished_at_ms, flight.started_ms) or now_ms)
+        # Told by another host's clock, which must not put off what follows.
+        self._judged(flight, outcome, max(min(report.finished_at_ms or now_ms, now_ms), flight.started_ms))
 
     # What is due.
 
@@ -283,14 +313,16 @@ class Flights:
                 self._finish(flight, _REMOVED, now_ms)
                 continue
             flight.job = job
-            if flight.going or self.admit(flight, now_ms):
+            if not flight.going and self.holding and flight.policy is not Overlap.ALLOW:
+                self._timer(flight, now_ms + _LOOK_MS)
+            elif flight.going or self.admit(flight, now_ms):
                 again.append(flight)
         return Expired(again, doubtful)
 
     def settle(self, flight: Flight, *, finished: bool, now_ms: Ms) -> None:
         """A doubtful flight: ``finished`` if the leader before us recorded its end; else its outcome is unknown."""
         self._latest_ms = now_ms
-        if flight.run_id not in self._by_id:
+        if self._by_id.get(flight.run_id) is not flight or flight.state is not OpenState.RUNNING:
             return
         if finished:
             self._close(flight)
@@ -345,7 +377,7 @@ class Flights:
         for row in rows:
             flight = self._by_id.get(row.run_id)
             if flight is None:
-                self.closed_rows.append(row.run_id)
+                self.closed_rows[row.run_id] = 0
             else:
                 flight.row = row
 
@@ -359,8 +391,9 @@ class Flights:
                 flight.reason, flight.error = outcome.reason, outcome.error
                 flight.state = OpenState.RETRY
                 flight.attempt += 1
-                if flight.stored:
+                if flight.stored or (flight.job.reports and flight.delivery is Delivery.CORE):
                     flight.stored, flight.message, flight.deadline_ms = False, flight.attempt, 0
+                flight.told = False
                 flight.next_at_ms = at
                 self._timer(flight, at)
                 self._moved.set()
@@ -393,11 +426,11 @@ class Flights:
     def _close(self, flight: Flight) -> None:
         flight.version += 1
         if self._by_id.pop(flight.run_id, None) is not None:
-            self._ended[flight.run_id] = None
+            self._ended[flight.run_id] = flight.told
             if len(self._ended) > _ENDED_KEPT:
                 self._ended.popitem(last=False)
         if flight.row is not None:
-            self.closed_rows.append(flight.run_id)
+            self.closed_rows[flight.run_id] = flight.decided_ms
         self._moved.set()
         job_id = flight.job.id
         if not flight.going:
@@ -419,7 +452,7 @@ class Flights:
         for flight in line:
             # Told again when it is sent; here the policy counts.
             flight.job = job if job is not None and job.generation == flight.job.generation else flight.job
-        verdicts = overlap.leaving(line[0].policy, running=self.running(job_id), waiting=len(line))
+        verdicts = overlap.leaving([flight.policy for flight in line], running=self.running(job_id))
         kept: deque[Flight] = deque()
         started: list[tuple[Flight, Verdict]] = []
         for flight, verdict in zip(line, verdicts, strict=True):
@@ -428,8 +461,6 @@ class Flights:
             else:
                 started.append((flight, verdict))
         del self._waiting[job_id]
-        if kept:
-            self._waiting[job_id] = kept
         for flight, verdict in started:
             now_ms = self._latest_ms
             if verdict in _NOT_SENT:
@@ -438,34 +469,22 @@ class Flights:
             if verdict is Verdict.REPLACE:
                 flight.replaces = self._replace(job_id, now_ms)
             flight.state = OpenState.PENDING
-            self._enter(flight)
+            self.enter(flight)
             self._timer(flight, now_ms)
+        if kept:
+            self._waiting[job_id] = kept
 
     def run_of(self, flight: Flight, outcome: Outcome, now_ms: Ms, status: RunStatus | None = None) -> Run:
         """The record of a flight's present try."""
-        started = flight.started_ms or None
-        over = outcome.status is not RunStatus.RUNNING
-        return Run(
-            job=flight.job.id,
-            status=status or outcome.status,
-            run_id=flight.run_id,
-            scheduled_at_ms=flight.scheduled_ms,
-            started_at_ms=started,
-            finished_at_ms=now_ms if over else None,
-            reason=outcome.reason,
-            attempt=flight.attempt,
-            trigger=flight.trigger,
-            delivery=flight.delivery,
-            lateness_ms=None if started is None else started - flight.due_ms,
-            duration_ms=None if started is None or not over else now_ms - started,
-            instance=self._instance,
-            error=outcome.error,
-            result=outcome.result,
-        )
+        return flight.as_run(outcome, now_ms, self._instance, status or outcome.status)
 
     def _timer(self, flight: Flight, at_ms: Ms) -> None:
         flight.version += 1
         self._order += 1
+        if len(self._timers) > 2 * len(self._by_id) + _STALE_MAX:
+            # Most runs end long before their timers: what these hold must not stay until then.
+            self._timers = [timer for timer in self._timers if timer[3] == timer[2].version]
+            heapq.heapify(self._timers)
         heapq.heappush(self._timers, (at_ms, self._order, flight, flight.version))
         self._wake(at_ms)
 

@@ -38,7 +38,7 @@ class Inbox:
         self._in_journal = in_journal
         self._record = record
         self._clock = clock
-        self._reports: dict[str, OpenRow] = {}
+        self._reports: dict[str, list[OpenRow]] = {}
         """Of runs that stand in the journal and are not taken up yet, by run id."""
 
     def opened(self, row: OpenRow) -> None:
@@ -63,9 +63,12 @@ class Inbox:
 
     def taken_up(self, run_id: str) -> None:
         """A run of the journal is on its way again: what was said about it counts now."""
-        row = self._reports.pop(run_id, None)
-        if row is not None:
+        for row in self._reports.pop(run_id, ()):
             self._reported(row, self._clock.now_ms())
+
+    def has_word_of(self, run_id: str) -> bool:
+        """Whether a worker said something about a run of the journal: then its message did arrive."""
+        return run_id in self._reports
 
     def all_known(self) -> None:
         """Nothing of the journal is left to be taken up."""
@@ -79,7 +82,7 @@ class Inbox:
         if flights.knows(row.run_id):
             if not flights.on_its_way(row.run_id):
                 # It ended here; laid down again (an idempotency key used twice) it must not outlive this term.
-                flights.closed_rows.append(row.run_id)
+                flights.closed_rows[row.run_id] = 0
             return
         job = self._find_job(row.job_id)
         if job is None or job.generation != row.generation:
@@ -106,15 +109,18 @@ class Inbox:
 
     def _reported(self, row: OpenRow, now: Ms) -> None:
         """A worker says how a run ended."""
-        if row.report is not None and self._flights.on_its_way(row.about):
+        decided_ms = 0
+        if row.report is not None and (flight := self._flights.find(row.about)) is not None:
+            decided_ms = flight.decided_ms
             self._flights.reported(row.about, row.report, now)
-        elif row.report is not None and self._in_journal(row.about):
-            self._reports[row.about] = row
+        elif row.report is not None and self._in_journal(row.about) and not self._flights.knows(row.about):
+            self._reports.setdefault(row.about, []).append(row)
             return
-        elif row.report is not None:
+        elif row.report is not None and not self._flights.told(row.about):
             # Too late, or of a run that nobody waits for: it is recorded all the same.
             self._record(_late(row))
-        self._flights.closed_rows.append(row.run_id)
+        # As long as the run stands in the journal only, this row is what tells a successor of its end.
+        self._flights.closed_rows.setdefault(row.run_id, decided_ms)
 
 
 def _late(row: OpenRow) -> Run:

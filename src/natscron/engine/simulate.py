@@ -197,7 +197,7 @@ class Simulation:
             if line is None:
                 continue
             kept: deque[_Run] = deque()
-            verdicts = leaving(job.overlap, running=len(going), waiting=len(line))
+            verdicts = leaving([job.overlap] * len(line), running=len(going))
             for other, verdict in zip(line, verdicts, strict=True):
                 if verdict is Verdict.BUFFER:
                     kept.append(other)

@@ -58,6 +58,7 @@ from natscron.model import (
     OpenState,
     Run,
     RunStatus,
+    Trigger,
 )
 from natscron.storage.protocol import LeaderLink, Reply, StateSnapshot
 
@@ -70,6 +71,8 @@ _SLACK_MS: Final[Ms] = 4
 _SLICE: Final = 128
 """Slots encoded before others may run: about 2 ms."""
 _IDLE_S: Final = 0.25
+_RUNS: Final = frozenset({OpenState.PENDING, OpenState.RUNNING, OpenState.RETRY, OpenState.BUFFERED})
+_BY_PLAN: Final = frozenset({Trigger.SCHEDULE, Trigger.CATCHUP})
 
 
 class Term:
@@ -102,7 +105,7 @@ class Term:
         self.journal = Journal(link, record.lease.epoch, trust, clock, self._stored)
         self._alarm = Alarm(clock)
         epoch = record.lease.epoch
-        self.failing = Failing(self._find_job, on_failing, namespace=options.namespace, epoch=epoch)
+        self.failing = Failing(self._find_job, on_failing, clock.now_ms, namespace=options.namespace, epoch=epoch)
         self.flights = Flights(
             target,
             self._record,
@@ -137,7 +140,8 @@ class Term:
             backfills=self.backfills,
             find_job=self._find_job,
             in_journal=lambda run_id: run_id in self._sent,
-            record=self._record,
+            # Whoever waited for it has counted its end already.
+            record=history.record,
             clock=clock,
         )
         self.confirmed: Mark = record.lease.mark
@@ -154,8 +158,9 @@ class Term:
         self._rows_known = {row.run_id for row in snapshot.rows}
         # A run id begins with its slot; a leader whose clock was ahead had sent slots after ours.
         slots = [ids.ulid_time_ms(run_id) for run_id in self._sent if ids.is_ulid(run_id)]
-        slots.extend(row.scheduled_at_ms for row in snapshot.rows)
-        self._inherited_until = max(slots, default=0)
+        slots.extend(row.scheduled_at_ms for row in snapshot.rows if row.state in _RUNS and row.trigger in _BY_PLAN)
+        # All of it was stored before the lease was; a slot's due instant may lie behind the slot.
+        self._inherited_until = max(slots, default=0) and max(*slots, record.stored_at_ms)
         self._inherited_note = record.lease.mark.note
         self._began_with = record.lease.mark
         self._inbox.opened_all(snapshot.rows)
@@ -179,7 +184,7 @@ class Term:
 
     def row_seen(self, row: OpenRow) -> None:
         """An open row of somebody else: a trigger, word from a worker, or what a leader before us left."""
-        if row.epoch == self.lease.epoch or self._stopping:
+        if row.epoch == self.lease.epoch or row.state is OpenState.FAILURES or self._stopping:
             return
         self._inbox.opened(row)
         self._alarm.ring()
@@ -189,8 +194,9 @@ class Term:
         self.flights.settled_elsewhere(run_id)
 
     def stop(self) -> None:
-        """Hand over nothing more; :meth:`fire` returns after the present chunk."""
+        """Hand over nothing more; :meth:`fire` returns after the present chunk. What waits is the successor's."""
         self._stopping = True
+        self.flights.holding = True
         self._alarm.ring()
 
     # The fire task.
@@ -261,12 +267,13 @@ class Term:
         """Whether a run that stands in the journal goes out again."""
         job = due.cursor.entry.job
         delivery = self._target.delivery_of(job)
-        if delivery is Delivery.JETSTREAM:
+        heard = self._inbox.has_word_of(run_id)
+        if delivery is Delivery.JETSTREAM and not heard:
             return True
         flight = self._flight(due, run_id, delivery)
-        flight.state = OpenState.RUNNING
+        flight.state, flight.stored = OpenState.RUNNING, delivery is Delivery.JETSTREAM
         flight.started_ms = sent_ms
-        if delivery is Delivery.CORE and not job.reports:
+        if delivery is Delivery.CORE and not job.reports and not heard:
             self._record(self.flights.run_of(flight, Outcome(RunStatus.SENT), sent_ms))
             return False
         flight.deadline_ms = sent_ms + (job.timeout_ms or DEFAULT_TIMEOUT_MS)
@@ -307,13 +314,18 @@ class Term:
         self._lateness.add(runs, chunk.sent_ms)
         self._on_ran({run.job_id: run.slot_ms for run in runs})
         for run in [run for run in runs if run.delivery is not Delivery.CORE or run.tracked]:
-            flight = self.flights.find(run.run_id) if run.guarded else None
-            self.flights.sent(flight or self._flight(run, run.run_id, run.delivery), chunk.sent_ms)
+            flight = self.flights.find(run.run_id) if run.guarded else self._flight(run, run.run_id, run.delivery)
+            if flight is not None:  # else another of the same window took its place, which is recorded
+                self.flights.sent(flight, chunk.sent_ms)
 
     def _admitted(self, run: Ready) -> bool:
         """Ask the overlap policy; True if the run is part of the present chunk."""
         flight = self._flight(run, run.run_id, run.delivery)
         now = self.clock.now_ms()
+        if run.run_id in self._sent:
+            # It goes again under the same id; whether it may was decided by the leader before us.
+            self.flights.enter(flight)
+            return True
         if not self.flights.admit(flight, now):
             return False
         if flight.replaces:
@@ -348,7 +360,8 @@ class Term:
             n, mark = windows.popleft()
             if mark.instant_ms >= self._inherited_until:
                 self._sent, self._rows_known = {}, set()
-                self._inbox.all_known()
+                if not self._stopping:
+                    self._inbox.all_known()
             # As long as a slot after the mark may stand in the journal before ours, a successor must read that too.
             note = self._inherited_note if self._sent else NoteRef(self.lease.epoch, n)
             self.confirmed = msgspec.structs.replace(mark, note=note)
@@ -440,10 +453,14 @@ class Term:
 
     async def delete_closed_rows(self) -> None:
         """Delete the open rows of runs that are over."""
-        closed, self.flights.closed_rows = self.flights.closed_rows + self.failing.gone(), []
+        rows, mark_ms = self.flights.closed_rows, self.lease.mark.instant_ms
+        closed = {row_id: at_ms for row_id, at_ms in rows.items() if at_ms <= mark_ms}
+        for row_id in closed:
+            del rows[row_id]
+        closed |= dict.fromkeys(self.failing.gone(), 0)
         if closed and not self.link.broken.is_set():
             try:
-                await self.link.delete_rows(closed)
+                await self.link.delete_rows(list(closed))
             except BaseException:
-                self.flights.closed_rows.extend(closed)
+                rows.update(closed)
                 raise

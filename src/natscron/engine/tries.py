@@ -67,6 +67,8 @@ class Tries:
         staged: list[Staged] = []
         sent: list[Flight] = []
         for flight in flights:
+            if not flight.going:
+                continue  # a later one of these took its place
             message = self._encoded(flight, now)
             if message is not None:
                 staged.append(message)
@@ -86,7 +88,9 @@ class Tries:
 
     def _encoded(self, flight: Flight, now: Ms) -> Staged | None:
         """The message; None if it is refused, which is recorded."""
-        flight.delivery = self._target.delivery_of(flight.job)
+        delivery = self._target.delivery_of(flight.job)
+        if delivery is not flight.delivery:
+            flight.delivery, flight.deadline_ms = delivery, 0
         dispatch = Dispatch(
             flight.run_id,
             flight.scheduled_ms,
@@ -112,13 +116,12 @@ class Tries:
             return
         now = self._clock.now_ms()
         for flight, attempt in cores:
-            if not flight.job.reports:
-                self._flights.delivered(flight, now)
-            elif self._flights.find(flight.run_id) is flight and (flight.state, flight.attempt) == (
-                OpenState.RUNNING,
-                attempt,
-            ):
+            if (flight.state, flight.attempt) != (OpenState.RUNNING, attempt) or not flight.going:
+                continue  # it ended, or failed, before
+            if flight.job.reports:
                 self._flights.underway(flight, now)
+            else:
+                self._flights.delivered(flight, now)
 
     async def _settle(self, doubtful: list[Flight]) -> None:
         """Ask the history how the runs of the leader before us ended."""

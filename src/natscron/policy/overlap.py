@@ -5,6 +5,7 @@ policy that the job has then. So an edit of the policy takes effect on what wait
 a waiting run is let go when nothing of its job is going any more, whatever the policy has become.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -42,20 +43,26 @@ def decide(policy: Overlap, *, running: int, waiting: int) -> Verdict:
     return Verdict.BUFFER if waiting < _room(policy) else Verdict.DROP
 
 
-def leaving(policy: Overlap, *, running: int, waiting: int) -> list[Verdict]:
-    """About each of the ``waiting`` runs, the oldest first, when a run has ended and ``running`` are still going."""
-    if not waiting:
-        return []
-    if policy is Overlap.ALLOW:
-        return [Verdict.START] * waiting
-    if policy is Overlap.CANCEL_OTHER:
-        return [Verdict.DROP] * (waiting - 1) + [Verdict.REPLACE if running else Verdict.START]
-    first = [] if running else [Verdict.START]
-    left = waiting - len(first)
-    if policy is Overlap.SKIP:
-        return [*first, *[Verdict.SKIP] * left]
-    kept = min(left, _room(policy))
-    return [*first, *[Verdict.BUFFER] * kept, *[Verdict.DROP] * (left - kept)]
+def leaving(policies: Sequence[Overlap], *, running: int) -> list[Verdict]:
+    """About each run that waits, the oldest first and each by its policy, when ``running`` are still going."""
+    verdicts: list[Verdict] = []
+    going, kept = running, 0
+    for policy in policies:
+        if policy is Overlap.CANCEL_OTHER:
+            # The newest of these takes the place of all before it; they are ended with what is going.
+            verdicts = [Verdict.DROP] * len(verdicts) + [Verdict.REPLACE if running else Verdict.START]
+            going, kept = 1, 0
+        elif policy is Overlap.ALLOW or not going:
+            verdicts.append(Verdict.START)
+            going += 1
+        elif policy is Overlap.SKIP:
+            verdicts.append(Verdict.SKIP)
+        elif kept < _room(policy):
+            verdicts.append(Verdict.BUFFER)
+            kept += 1
+        else:
+            verdicts.append(Verdict.DROP)
+    return verdicts
 
 
 def _room(policy: Overlap) -> int:

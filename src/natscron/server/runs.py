@@ -21,6 +21,8 @@ from natscron.storage.protocol import RunQuery
 __all__ = ["Runs"]
 
 _ROOM: Final = 1024
+_OPEN: Final = frozenset({RunStatus.PENDING, RunStatus.RUNNING})
+_OVER: Final = frozenset({RunStatus.COMPLETED, RunStatus.DEAD})
 _MAX_ATTEMPTS_SHOWN: Final = 1000
 _MAX_OFFSET: Final = 1_000_000
 _AHEAD_MS: Final = 60_000
@@ -89,7 +91,7 @@ class Runs:
         found = await self._records(_run_id(request.run_id), request.job)
         if not found:
             raise _unknown(request.run_id)
-        return {"run": run_to_json(found[-1]), "attempts": [run_to_json(run) for run in found]}
+        return {"run": run_to_json(_newest(found)), "attempts": [run_to_json(run) for run in found]}
 
     async def report(self, data: Input) -> Reply:
         """Take what a worker says about a run: that it works on it, has completed it, or failed.
@@ -115,8 +117,10 @@ class Runs:
             known = Run(job=request.job, status=RunStatus.SENT, run_id=run_id, scheduled_at_ms=scheduled_ms)
         else:
             raise _unknown(run_id)
-        if final and self._waits_for(known.job):
+        if final and (self._waits_for(known.job) or _going(found)):
             return await self._tell(request, known.job, started_ms, now_ms)
+        if not final and _is_over(found, request.attempt):
+            return {"run_id": run_id, "status": "recorded"}
         started_ms = started_ms if started_ms is not None else known.started_at_ms
         self._engine.record(
             msgspec.structs.replace(
@@ -156,6 +160,24 @@ class Runs:
         return await self._store.list_runs(
             RunQuery(job=job or None, run_id=run_id, descending=False, limit=_MAX_ATTEMPTS_SHOWN)
         )
+
+
+def _going(found: Sequence[Run]) -> bool:
+    """By its records the run goes on: the leader waits for its end, though its job was edited or removed since."""
+    return bool(found) and all(run.status in _OPEN for run in found)
+
+
+def _is_over(found: Sequence[Run], attempt: int) -> bool:
+    return any(run.status in _OVER and run.attempt >= attempt for run in found)
+
+
+def _newest(found: Sequence[Run]) -> Run:
+    """The newest record. Instances store theirs independently, so 'running' may come in behind the end."""
+    newest = found[-1]
+    if newest.status is not RunStatus.RUNNING:
+        return newest
+    ends = [run for run in found if run.status in _OVER and run.attempt >= newest.attempt]
+    return ends[-1] if ends else newest
 
 
 def _error(request: ReportRequest) -> str | None:
