@@ -217,6 +217,26 @@ async def test_a_row_whose_subject_is_not_allowed_is_invalid_in_every_read(world
     assert (await world.body("jobs.delete", {"subject": "nats-cron.status"}))["status"] == "deleted"
 
 
+async def test_a_kind_of_schedule_that_nobody_registered_is_refused_and_shown_as_invalid_where_it_is_stored(
+    world: "World",
+) -> None:
+    lunar = {"kind": "myapp.lunar", "config": "full"}
+    code, _, text = await world.error("jobs.create", {"subject": "a.b", "schedule": lunar})
+    assert code == 422
+    assert "unknown kind of schedule 'myapp.lunar'" in text
+    world.store.write("a.b", json.dumps({"subject": "a.b", "schedule": lunar}).encode())
+    shown = await world.body("jobs.get", {"subject": "a.b"})
+    assert (shown["state"], shown["next_run"], shown["schedule"]) == ("invalid", None, lunar)
+    assert "'myapp.lunar'" in shown["invalid"]
+    assert [one["subject"] for one in (await world.body("jobs.list", {"state": "invalid"}))["jobs"]] == ["a.b"]
+    for endpoint in ("jobs.preview", "jobs.trigger", "jobs.pause", "jobs.skip"):
+        code, _, text = await world.error(endpoint, {"subject": "a.b"})
+        assert code == 422
+        assert "'myapp.lunar'" in text
+    explained = await world.body("jobs.explain", {"subject": "a.b"})
+    assert [line["reason"] for line in explained["past"]] == ["invalid_job"]
+
+
 async def test_last_runs_are_asked_for_in_pages_and_those_of_an_earlier_job_left_out(world: "World") -> None:
     for n in range(1500):
         world.store.write(f"j.{n}", b'{"subject":"j.%d","schedule":{"every":"30s"},"natscron":{"reader":1}}' % n)

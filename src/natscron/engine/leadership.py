@@ -430,6 +430,9 @@ class Leadership:
                 term.row_seen(row)
         log.info("leading", extra={"epoch": record.lease.epoch, "mark_ms": mark.instant_ms, "jobs": len(self._table)})
         self._tell(Reason.LEADER_CHANGED, f"epoch {record.lease.epoch}")
+        for job in self._table.invalid_since(mark.jobs_seq if record.lease.epoch > 1 else 0):
+            # Nobody led when they became so, and who leads later is told nothing of them.
+            self._tell(Reason.INVALID_JOB, f"{job.id}: {job.invalid}")
         fire = asyncio.create_task(term.fire(), name="natscron fire")
         others = [
             asyncio.create_task(renewal.run(), name="natscron renew"),

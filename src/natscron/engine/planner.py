@@ -2,7 +2,8 @@
 
 The planner holds one cursor per job (more while an older version of its schedule has undecided slots) in a heap
 ordered by due instant, and at one instant by the job's priority. Cursors of slots that do not run, skipped or paused,
-lie in a heap of their own: nobody waits for them, they are told of when their time has come.
+lie in a heap of their own: nobody waits for them, they are told of when their time has come. Those whose schedule fails
+to answer are asked again later (:mod:`natscron.engine.unanswered`).
 
 The planner knows one mark, the *decided* mark: every slot due at or before its instant, of every job revision up to its
 sequence, is decided. What a cursor may still yield follows from the mark and from the writes that changed the schedule:
@@ -23,6 +24,7 @@ import msgspec
 
 from natscron.engine.cursors import NEVER, Cursor, cursors_of
 from natscron.engine.table import Entry
+from natscron.engine.unanswered import Unanswered
 from natscron.model import CatchUp, CatchUpPolicy, Job, Mark, Ms, NoteRef, Reason, Trigger
 from natscron.policy import catchup
 
@@ -69,6 +71,7 @@ class Planner:
         self._cursors: dict[str, list[Cursor]] = {}
         self._unseen: dict[str, Entry] = {}
         self._passed: dict[str, Missed] = {}
+        self._unanswered = Unanswered()
         self._ahead: dict[str, tuple[int, Mark]] = {}
         """Jobs of which more is decided than the mark says, by generation: :meth:`take` was to yield less at once."""
         self._ahead_until: Ms = NEVER
@@ -171,6 +174,7 @@ class Planner:
         self.decide(mark)
         for entry in unseen:
             self.put(entry)
+        self._unanswered.decided(mark.instant_ms)
         for heap in (self._heap, self._silent):
             while (due := self._first(heap)) is not None and due <= mark.instant_ms:
                 _, _, cursor = heapq.heappop(heap)
@@ -187,6 +191,7 @@ class Planner:
         self._cursors.clear()
         self._unseen.clear()
         self._passed.clear()
+        self._unanswered.clear()
         self._ahead.clear()
         self._dead = 0
 
@@ -214,6 +219,9 @@ class Planner:
         due: list[Due] = []
         missed = list(self._passed.values())
         self._passed.clear()
+        if self._unanswered:
+            told = self._unanswered.ask(now_ms, self._decided_for, self._push)
+            missed += [Missed(cursor.entry, skipped) for cursor, skipped in told]
         late: dict[str, Ms] = {}
         weight = 0
         heap = self._heap
@@ -225,7 +233,7 @@ class Planner:
                 weight += job.catchup.limit if job.catchup.policy is CatchUpPolicy.ALL else _LATE_WEIGHT
                 # All of the job's cursors are dealt with together, by fresh ones.
                 for other in self._cursors[job.id]:
-                    other.alive = other.reason is not None
+                    other.alive = not _caught_up(other)
                 continue
             slot = first if cursor.schedule is cursor.slots else cursor.schedule.slot_of(first)
             due.append(Due(first, slot, cursor))
@@ -271,10 +279,8 @@ class Planner:
         entry = old[0].entry
         policy: CatchUp = entry.job.catchup
         boundary = reference - max(policy.grace_ms, grace_floor_ms)
-        fresh = [
-            twin for c in old if c.reason is None and c.next_ms is not None and (twin := c.part(c.next_ms - 1, None))
-        ]
-        self._cursors[job_id] = [*fresh, *(c for c in old if c.reason is not None)]
+        fresh = [twin for c in old if _caught_up(c) and c.next_ms is not None and (twin := c.part(c.next_ms - 1, None))]
+        self._cursors[job_id] = [*fresh, *(c for c in old if not _caught_up(c))]
         for cursor in fresh:
             # Slots within the grace stay in the heap: the caller takes them in time order.
             self._push(cursor, boundary)
@@ -283,6 +289,9 @@ class Planner:
         missed.extend(Missed(entry, skipped) for skipped in plan.skipped)
         for at, i in zip(plan.run, plan.of, strict=True):
             due.append(Due(at, fresh[i].slot_of(at), fresh[i], Trigger.CATCHUP))
+
+    def _decided_for(self, cursor: Cursor) -> Ms:
+        return self._decided_of(cursor.entry.job).instant_ms
 
     def _note_ahead(self, due: list[Due], late: dict[str, Ms], instant: Ms, seq: int) -> None:
         """The mark stays behind some of what was handed out: a job that changes now must not have it again."""
@@ -333,9 +342,16 @@ class Planner:
         if due is not None:
             self._order += 1
             heapq.heappush(self._heap, (due, cursor.rank + self._order, cursor))
+        elif cursor.slots.failure is not None:
+            self._unanswered.add(cursor, after)
 
     def _first(self, heap: list[tuple[Ms, int, Cursor]]) -> Ms | None:
         while heap and not heap[0][2].alive:
             heapq.heappop(heap)
             self._dead = max(0, self._dead - 1)
         return heap[0][0] if heap else None
+
+
+def _caught_up(cursor: Cursor) -> bool:
+    """Whether a cursor of a job that is late is dealt with then: it has slots, and they run."""
+    return cursor.reason is None and cursor.next_ms is not None

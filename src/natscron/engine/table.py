@@ -181,6 +181,19 @@ class JobTable:
             if calendar_name in calendars_of(self._entries[job_id].job.schedule)
         )
 
+    def invalid_since(self, seq: int) -> list[Job]:
+        """Jobs that cannot be honoured, and that became so after ``seq``, or may have: a calendar of theirs is gone."""
+        return [
+            entry.job
+            for entry in self._entries.values()
+            if entry.schedule is None
+            and (
+                entry.job.revision > seq
+                or entry.counts_from.seq > seq
+                or any(name not in self._calendars for name in calendars_of(entry.job.schedule))
+            )
+        ]
+
     def listen(self, fn: Listener) -> None:
         """Call ``fn(job_id, entry)`` after each change; entry None when the job was deleted."""
         self._listeners.append(fn)
