@@ -9,8 +9,8 @@ from natscron.schedule.once import OnceSchedule
 from natscron.storage.protocol import Staged
 
 
-def cursor() -> Cursor:
-    return Cursor(Entry(Job(id="a"), None, ()), OnceSchedule(0), 0, None)
+def cursor(priority: int = 0) -> Cursor:
+    return Cursor(Entry(Job(id="a", priority=priority), None, ()), OnceSchedule(0), 0, None)
 
 
 def run(due_ms: int, size: int = 10, of: Cursor | None = None) -> Ready:
@@ -72,3 +72,16 @@ def test_runs_of_a_job_that_changed_are_left_out() -> None:
     changed.alive = False
     assert [len(chunk) for chunk in stage.take(2_000)] == [2]
     assert len(stage) == 0
+
+
+def test_runs_of_one_instant_go_by_priority_also_when_one_was_encoded_later() -> None:
+    first = [run(1_000, of=cursor(priority)) for priority in (50, 0, 0, -50) for _ in range(CHUNK_RUNS // 2)]
+    changed = [run(1_000, of=cursor(priority)) for priority in (0, 100)]
+    chunks = staged(*first, *changed, run(2_000, of=cursor(100))).take(2_000)
+    runs = [one for chunk in chunks for one in chunk]
+    assert [one.cursor.entry.job.priority for one in runs] == [
+        100, *[50] * (CHUNK_RUNS // 2), *[0] * (CHUNK_RUNS + 1), *[-50] * (CHUNK_RUNS // 2), 100,
+    ]  # fmt: skip
+    assert max(len(chunk) for chunk in chunks) == CHUNK_RUNS
+    # Those of one priority keep the order in which they came.
+    assert [one for one in runs if one in first] == first

@@ -7,6 +7,7 @@ instant comes, because its cursor is no longer alive; the planner then has the j
 import heapq
 import logging
 from collections.abc import Callable
+from itertools import chain
 from typing import Final
 
 from natscron.engine.journal import CHUNK_BYTES, CHUNK_RUNS, Ready
@@ -93,20 +94,36 @@ class Encoder:
 class _Staged:
     """The runs of one instant, cut into chunks while there is time for it."""
 
-    __slots__ = ("chunks", "count", "size")
+    __slots__ = ("_mixed", "_rank", "chunks", "count", "size")
 
     def __init__(self) -> None:
         self.chunks: list[list[Ready]] = []
         self.count = 0
         self.size = CHUNK_BYTES
+        self._rank: int | None = None
+        self._mixed = False
+        """A run of higher priority came behind one of a lower: its job was changed after the others were encoded."""
 
     def add(self, run: Ready) -> None:
         if self.size >= CHUNK_BYTES or len(self.chunks[-1]) >= CHUNK_RUNS:
             self.chunks.append([])
             self.size = 0
+        rank = run.cursor.rank
+        if self._rank is not None and rank < self._rank:
+            self._mixed = True
+        self._rank = rank
         self.chunks[-1].append(run)
         self.size += run.staged.size
         self.count += 1
+
+    def sorted(self) -> "_Staged":
+        """The runs in the order of their priorities; itself if they are."""
+        if not self._mixed:
+            return self
+        found = _Staged()
+        for run in sorted(chain.from_iterable(self.chunks), key=lambda run: run.cursor.rank):
+            found.add(run)
+        return found
 
 
 class Stage:
@@ -141,7 +158,7 @@ class Stage:
         taken: list[list[Ready]] = []
         size = CHUNK_BYTES
         while self._instants and self._instants[0] <= now_ms:
-            staged = self._staged.pop(heapq.heappop(self._instants))
+            staged = self._staged.pop(heapq.heappop(self._instants)).sorted()
             self._count -= staged.count
             last = len(staged.chunks) - 1
             for i, chunk in enumerate(staged.chunks):
