@@ -83,8 +83,8 @@ for _ in range(50):
 @pytest.mark.parametrize(
     ("found", "text"),
     [
-        ({"any": []}, "schedule.any must have from 1 to 16 members; got 0"),
-        ({"any": [MINUTELY] * 17}, "schedule.any must have from 1 to 16 members; got 17"),
+        ({"any": []}, "schedule.any must have from 1 to 8 members; got 0"),
+        ({"any": [MINUTELY] * 9}, "schedule.any must have from 1 to 8 members; got 9"),
         ({"except": [MINUTELY] * 17}, "schedule.except must have"),
         ({"any": MINUTELY}, "cannot unmarshal object into Go struct field .schedule.any of type []struct"),
         ({"any": [MINUTELY, None]}, "cannot unmarshal null into Go struct field .schedule.any[1] of type struct"),

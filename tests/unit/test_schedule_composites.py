@@ -61,19 +61,31 @@ def walked(spec: ScheduleSpec, start_ms: int, end_ms: int, anchor_ms: int) -> Wa
 
 
 def check(schedule: Schedule, expected: Walked, instants: list[int]) -> None:
-    """Both searches and the count at each of these instants, where the walked span can tell the answer."""
+    """Both searches and the count at each of these instants, where the walked span can tell the answer.
+
+    A search may give up, if it says so.
+    """
     slots = expected.slots
     for t in instants:
         place = bisect_right(slots, t)
         after = slots[place] if place < len(slots) else None
         found = schedule.next_after_ms(t)
+        if found is None and schedule.failure is not None:
+            assert "takes too long" in schedule.failure
+            continue
         assert found == after if after is not None else found is None or found >= expected.end_ms, (t, found, after)
         before = slots[place - 1] if place else None
         found = schedule.last_at_or_before_ms(t)
+        if found is None and schedule.failure is not None:
+            assert "takes too long" in schedule.failure
+            continue
         assert found == before if before is not None else found is None or found < expected.start_ms, (t, found, before)
         end = min(t + 300_000, expected.end_ms - 1)
         counted = bisect_right(slots, end) - place
-        assert schedule.count(t, end, 10_000) == counted
+        found = schedule.count(t, end, 10_000)
+        if schedule.failure is not None:
+            continue
+        assert found == counted
         assert schedule.count(t, end, 3) == min(counted, 3)
 
 
@@ -153,7 +165,7 @@ def test_every_combination_has_the_slots_that_a_walk_finds(
     try:
         schedule = compile_schedule(spec, anchor_ms=anchor).schedule
     except InvalidScheduleError as error:
-        assert "never runs" in str(error) or "takes too long" in str(error) or "no slot is left" in str(error)  # noqa: PT017
+        assert "never runs" in str(error) or "takes too long" in str(error) or "no slot is left" in str(error)  # noqa: PT017 - others are defects
         return
     start, end = middle - _SPAN_S * 1000, middle + _SPAN_S * 1000
     expected = walked(explicit(spec), start, end, anchor)
@@ -183,7 +195,7 @@ def test_what_falls_into_windows_is_left_out(main: ScheduleSpec, edges: list[int
     spans = list(zip(edges[::2], edges[1::2], strict=True))
     inner = compile_schedule(main, anchor_ms=origin - 3_000).schedule
     twice = compile_schedule(ScheduleSpec(every="1s"), anchor_ms=origin).schedule
-    schedule = Exclusion(inner, (taken_by_calendar(Spans(spans)), taken_by_schedule(twice, inner)))
+    schedule = Exclusion((inner,), (taken_by_calendar(Spans(spans)), taken_by_schedule(twice, (inner,))))
     start, end = origin - 3_000, origin + 103_000
     slots = [
         slot

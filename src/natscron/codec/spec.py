@@ -19,7 +19,7 @@ __all__ = ["MAX_MEMBERS", "MAX_RUNS", "read_schedule", "schedule_json", "uses_la
 
 JSON: TypeAlias = Any
 
-MAX_MEMBERS: Final = 16
+MAX_MEMBERS: Final = 8
 """The most members of ``any``, and of ``except``."""
 MAX_RUNS: Final = 10_000
 

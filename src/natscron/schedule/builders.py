@@ -27,7 +27,7 @@ class Limits(TypedDict, total=False):
     """What each builder takes beside its own arguments."""
 
     except_: ScheduleSpec | str | Sequence[ScheduleSpec | str]
-    """What is taken away: the slots of a schedule, or what falls into the calendar of this name. One, or at most 16."""
+    """What is taken away: the slots of a schedule, or what falls into the calendar of this name. One, or at most 8."""
     not_before: dt.datetime
     """The first instant at which slots count, inclusive."""
     not_after: dt.datetime
@@ -140,7 +140,7 @@ def daily_at(
 
 
 def union(*schedules: ScheduleSpec, tz: str | None = None, **limits: Unpack[Limits]) -> ScheduleSpec:
-    """Every slot that any of ``schedules`` has, 1 to 16 of them; slots that are equal are one.
+    """Every slot that any of ``schedules`` has, 1 to 8 of them; slots that are equal are one.
 
     ``tz`` is the zone of those that give none. A union among them is taken apart. ``limits`` (see :class:`Limits`)
     hold for the whole: the schedules have none of their own. Raises :class:`~natscron.errors.InvalidScheduleError`.

@@ -23,7 +23,8 @@ from natscron.errors import (
 from natscron.model import CalendarSpec, ScheduleSpec
 from natscron.schedule.base import MAX_MS, Schedule
 from natscron.schedule.bounds import BoundedSchedule
-from natscron.schedule.exclusion import UNITS, Exclusion, Meter, Taken, never_meet, taken_by_calendar, taken_by_schedule
+from natscron.schedule.cron import ZonedCronSchedule
+from natscron.schedule.exclusion import Exclusion, Taken, never_meet, taken_by_calendar, taken_by_schedule
 from natscron.schedule.instants import format_instant, resolve_instant
 from natscron.schedule.jitter import JitteredSchedule
 from natscron.schedule.once import WithStart
@@ -40,6 +41,7 @@ from natscron.schedule.plain import (
     zone_of,
 )
 from natscron.schedule.union import UnionSchedule
+from natscron.schedule.work import MAX_MEMBERS, UNITS, Meter, check_affordable, check_parts
 
 __all__ = [
     "DEFAULT_MIN_INTERVAL_NS",
@@ -57,8 +59,6 @@ __all__ = [
     "jitter_ms_of",
 ]
 
-MAX_MEMBERS: Final = 16
-"""Schedules in ``any``, and again in ``except``."""
 MAX_RUNS: Final = 10_000
 """The most that ``max_runs`` counts."""
 MAX_JITTER_MS: Final = 86_400_000
@@ -67,8 +67,8 @@ MAX_JITTER_MS: Final = 86_400_000
 NO_CALENDARS: Final[Mapping[str, CalendarSpec]] = MappingProxyType({})
 
 _PROBED_FROM: Final = 1_767_225_600_000  # 2026-01-01: where the zones' tables are needed anyway
-_PROBES_APART: Final = 17_323_200_000  # 200 days and a half: another season, weekday and time of day
-_FEWEST_STEPS: Final = 4
+_LOST: Final = 4
+"""Slots of a member in a row that clock changes may drop before a search gives up."""
 _BESIDE_KIND: Final = frozenset({"tz", "dst_gap", "dst_fold", "start_at", "config"})
 _OF_KINDS: Final = frozenset({"every", "cron", "at", "rrule", "solar", "kind"})
 _DEFAULT: Final = ScheduleSpec()
@@ -121,26 +121,17 @@ def _compile_calendar(item: ScheduleSpec, calendars: Mapping[str, CalendarSpec],
         raise InvalidScheduleError(f"{place}: calendar '{shown(name)}': {error}") from None
 
 
-def _few(name: str, members: tuple[ScheduleSpec, ...]) -> None:
-    if len(members) > MAX_MEMBERS:
-        raise InvalidScheduleError(f"'{name}' has {len(members)} entries: at most {MAX_MEMBERS}")
-
-
 class _Core(NamedTuple):
     """A schedule without what is wrapped around it."""
 
     schedule: Schedule
     warnings: tuple[str, ...]
-    calendars: tuple[Taken, ...] = ()
-    """Of ``except``."""
-    taken: tuple[Schedule, ...] = ()
-    """Of ``except`` as well."""
+    taken: tuple[Taken, ...] = ()
+    """What ``except`` takes away."""
 
     def takes_away(self, slot_ms: int) -> bool:
         """Whether ``except`` takes this instant."""
-        return any(calendar.until(slot_ms) is not None for calendar in self.calendars) or any(
-            schedule.last_at_or_before_ms(slot_ms) == slot_ms for schedule in self.taken
-        )
+        return any(taken.takes(slot_ms) for taken in self.taken)
 
 
 def _members(spec: ScheduleSpec, context: Context) -> list[Compiled]:
@@ -154,7 +145,6 @@ def _members(spec: ScheduleSpec, context: Context) -> list[Compiled]:
     for name in ("start_at", "config"):
         if getattr(spec, name):
             raise InvalidScheduleError(f"'{name}' belongs to a member of 'any': move it there")
-    _few("any", spec.any)
     return [_compile_member(member, spec, context, f"any[{i}]") for i, member in enumerate(spec.any)]
 
 
@@ -162,59 +152,62 @@ def _build(
     spec: ScheduleSpec, context: Context, calendars: Mapping[str, CalendarSpec], meter: Meter | None = None
 ) -> _Core:
     """The kind or the union, minus ``except``."""
-    members = _members(spec, context)
-    warnings = [warning for member in members for warning in member.warnings]
-    schedules: list[Schedule] = [member.schedule for member in members]
-    _few("except", spec.except_)
-    windows: list[Taken] = []
-    taken: list[tuple[str, Schedule]] = []
+    if spec.any or spec.except_:
+        check_parts(spec)
+    compiled = _members(spec, context)
+    warnings = [warning for member in compiled for warning in member.warnings]
+    schedules = [member.schedule for member in compiled]
+    if not spec.except_ and len(schedules) == 1:
+        return _Core(schedules[0], tuple(warnings))
+    schedules = [one.patient(_LOST) if isinstance(one, ZonedCronSchedule) else one for one in schedules]
+    check_affordable(schedules)
+    members = tuple(schedules)
+    if not spec.except_:
+        union = UnionSchedule(members) if meter is None else Exclusion(members, (), meter=meter)
+        return _Core(union, tuple(warnings))
+    takes: list[Taken] = []
+    in_vain = []
     for i, item in enumerate(spec.except_):
+        place = f"except[{i}]"
         if item.calendar:
-            windows.append(_compile_calendar(item, calendars, f"except[{i}]"))
-        else:
-            taken.append((f"except[{i}]", _compile_member(item, spec, context, f"except[{i}]").schedule))
-    if spec.except_:
-        units = max(UNITS // len(schedules), _FEWEST_STEPS * (1 + len(spec.except_)))
-        cut = []
-        for schedule in schedules:
-            takes = (*windows, *(taken_by_schedule(item, schedule) for _, item in taken))
-            cut.append(Exclusion(schedule, takes, units=units, meter=meter))
-        warnings += _probed(cut, units // 3)
-        warnings += [
-            f"{place} takes away equal slots only and these have none, or few by chance: give an interval its "
-            "start_at, or take away spans by a calendar"
-            for place, item in taken
-            if all(never_meet(schedule, item) for schedule in schedules)
-        ]
-        schedules = list(cut)
-    schedule = schedules[0] if len(schedules) == 1 else UnionSchedule(tuple(schedules))
-    return _Core(schedule, tuple(warnings), tuple(windows), tuple(item for _, item in taken))
+            takes.append(_compile_calendar(item, calendars, place))
+            continue
+        taken = _compile_member(item, spec, context, place).schedule
+        takes.append(taken_by_schedule(taken, members))
+        if all(never_meet(schedule, taken) for schedule in members):
+            in_vain.append(
+                f"{place} takes away equal slots only and these have none, or few by chance: give an interval its "
+                "start_at, or take away spans by a calendar"
+            )
+    takes.sort(key=lambda taken: taken.price)
+    cut = Exclusion(members, tuple(takes), meter=meter)
+    return _Core(cut, (*warnings, *_probed(cut), *in_vain), cut.taken)
 
 
-def _probed(cut: list[Exclusion], units: int) -> list[str]:
+def _probed(cut: Exclusion) -> list[str]:
     """Refuse an exclusion that leaves nothing, or that takes too long to find out what it leaves."""
-    total = UNITS // 2
-    empty = []
-    for i, exclusion in enumerate(cut):
-        place = f"any[{i}]" if len(cut) > 1 else "the schedule"
-        found = False
-        for probe in range(3):
-            if total <= 0 and probe:
-                break
-            search = exclusion.search_before if probe == 2 else exclusion.search_after  # noqa: PLR2004 - the last
-            slot, left = search(_PROBED_FROM + probe * _PROBES_APART, units)
-            if left < 0:
-                raise InvalidScheduleError(
-                    f"'except' takes away every slot of {place}, or so many in a row that finding one that is left "
-                    "takes too long: exclude less, or whole spans by a calendar"
-                )
-            found = found or slot is not None
-            total -= units - left
-        if not found:
-            empty.append(i)
-    if len(empty) == len(cut):
+    slot, left = cut.search_after(_PROBED_FROM, UNITS)
+    if slot is None and left >= 0:
+        slot, left = cut.search_before(_PROBED_FROM, left)
+    if left < 0:
+        raise InvalidScheduleError(
+            "'except' takes away every slot of the schedule, or so many in a row that finding one that is left takes "
+            "too long: exclude less, or whole spans by a calendar"
+        )
+    if slot is None and cut.failure is None:
         raise InvalidScheduleError("it never runs: 'except' takes away every slot within 50 years")
-    return [f"any[{i}] never runs: 'except' takes away every slot of it" for i in empty]
+    empty = []
+    for i in range(len(cut.members) if len(cut.members) > 1 else 0):
+        alone, left = cut.search_after(_PROBED_FROM, left, only=i)
+        if left < 0:
+            break  # nothing can be said
+        if alone is None:
+            earlier, left = cut.search_before(_PROBED_FROM, left, only=i)
+            if left < 0:
+                break
+            if earlier is None and cut.members[i].failure is None:
+                empty.append(f"any[{i}] never runs: 'except' takes away every slot of it")
+    return empty
 
 
 @lru_cache(maxsize=4096)

@@ -23,6 +23,7 @@ __all__ = ["CronSchedule", "Fold", "Gap", "Stretch", "ZonedCronSchedule"]
 
 _MAX_S = MAX_MS // 1000
 _BOUND = 50 * 366 * 86_400  # the search bound of 50 years, in seconds
+_PATIENCE = 1_000  # more than there are clock changes in that time
 _NEAR = 3 * 86_400  # more than what offsets and gaps can be
 
 
@@ -110,13 +111,33 @@ class CronSchedule(ScheduleBase):
 class ZonedCronSchedule(CronSchedule):
     """A cron expression in a zone."""
 
-    __slots__ = ("fold", "gap", "zone")
+    __slots__ = ("_failure", "_patience", "fold", "gap", "zone")
 
-    def __init__(self, expression: str, pattern: Pattern, zone: Zone, gap: Gap, fold: Fold) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 - what it is made of
+        self, expression: str, pattern: Pattern, zone: Zone, gap: Gap, fold: Fold, patience: int = _PATIENCE
+    ) -> None:
         super().__init__(expression, pattern)
         self.zone = zone
         self.gap = gap
         self.fold = fold
+        self._patience = patience
+        self._failure: str | None = None
+
+    def patient(self, lost: int) -> "ZonedCronSchedule":
+        """The same, but a search gives up after so many matches that ``skip`` drops, one after the other."""
+        return ZonedCronSchedule(self._expression, self.pattern, self.zone, self.gap, self.fold, lost)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the last search gave up; None if it did not."""
+        return self._failure
+
+    def _gave_up(self) -> int:
+        self._failure = (
+            f"finding a slot of '{self._expression}' takes too long here: more than {self._patience} in a row fall "
+            "into hours that clock changes skip: use dst_gap run_after, or a job of its own"
+        )
+        return NEVER
 
     @property
     def zone_name(self) -> str:
@@ -131,6 +152,8 @@ class ZonedCronSchedule(CronSchedule):
         folded = 0
         if second >= REPEATS_FROM + PERIOD:
             folded = (second - REPEATS_FROM) // PERIOD * PERIOD
+        if self._failure is not None:
+            self._failure = None
         found = self._after(second - folded) + folded
         return found * 1000 if found <= _MAX_S else None
 
@@ -143,6 +166,8 @@ class ZonedCronSchedule(CronSchedule):
         if second >= REPEATS_FROM + PERIOD:
             # One period is left on top, so that 50 years back from here lie where the rules already repeat.
             folded = (second - REPEATS_FROM) // PERIOD * PERIOD
+        if self._failure is not None:
+            self._failure = None
         found = self._before(second - folded)
         return (found + folded) * 1000 if found >= 0 else None
 
@@ -158,8 +183,8 @@ class ZonedCronSchedule(CronSchedule):
             return self._before(second, second) == second
         return self.pattern.has(second + table.offset[i])
 
-    def _after(  # noqa: C901, PLR0912 - the hot path: calls would cost more than the search
-        self, t: int, bound: int | None = None
+    def _after(  # noqa: C901, PLR0912, PLR0915 - the hot path: calls would cost more than the search
+        self, t: int, bound: int | None = None, lost: int = 0
     ) -> int:
         """The first slot after ``t``, in seconds; NEVER if there is none up to ``bound``, by default 50 years on."""
         table = self.zone.table
@@ -191,7 +216,7 @@ class ZonedCronSchedule(CronSchedule):
                 if slot > bound or table.end >= HORIZON or shifted < NEVER:
                     return shifted
                 if slot - _NEAR > table.end:  # nothing matches up to there, whatever the clocks do
-                    return self._after(slot - _NEAR, bound)
+                    return self._after(slot - _NEAR, bound, lost)
                 begun = changes[i - 1] if i else t
                 table = self.zone.cover(table.start, table.end + 1)
                 changes, offsets = table.at, table.offset
@@ -207,6 +232,10 @@ class ZonedCronSchedule(CronSchedule):
                         break
                     if self.gap is Gap.SHIFT:
                         shifted = min(shifted, slot)
+                    else:
+                        lost += 1
+                        if lost > self._patience:
+                            return self._gave_up()
                     wall = change + following - 1
                     found = after(wall)
             elif self.fold is not Fold.FIRST and wall >= change + following:  # the second pass shows these again
@@ -217,8 +246,8 @@ class ZonedCronSchedule(CronSchedule):
                 return shifted
         return min(slot, shifted)
 
-    def _before(self, t: int, bound: int | None = None) -> int:
-        """The last slot at or before ``t``, in seconds; negative if there is none since ``bound``, 50 years before."""
+    def _before(self, t: int, bound: int | None = None) -> int:  # noqa: C901, PLR0912 - as above
+        """The last slot at or before ``t``, in seconds; negative if there is none from ``bound`` on."""
         table = self.zone.table
         if not table.safe_from <= t < table.safe_until:
             table = self.zone.around(t)
@@ -227,6 +256,7 @@ class ZonedCronSchedule(CronSchedule):
             bound = t - _BOUND
         i = bisect_right(table.at, t)
         found = searched = NEVER
+        lost = 0
         while t >= bound:
             changes, offsets = table.at, table.offset
             offset = offsets[i]
@@ -254,11 +284,16 @@ class ZonedCronSchedule(CronSchedule):
             slot = found - offset if found >= first_wall else -NEVER
             if previous < offset and (found >= change + previous or wall < first_wall):
                 slot = max(slot, self._in_gap(t, change, previous, offset))
+                lost += slot < change and found >= change + previous
+                if lost > self._patience:
+                    return -self._gave_up()
             if slot >= change:
                 return slot
             t = change - 1
             i -= 1
-            if found - offset + _NEAR < t and t + previous <= searched:  # else a first pass goes on behind what was seen
+            if (
+                found - offset + _NEAR < t and t + previous <= searched
+            ):  # else a first pass goes on behind what was seen
                 t = found - offset + _NEAR
                 i = bisect_right(changes, t)
         return -NEVER

@@ -9,10 +9,13 @@ import datetime as dt
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-__all__ = ["NEVER", "DayDifference", "DayFields", "DaySet", "day_set"]
+__all__ = ["NEAR_DAYS", "NEVER", "DayDifference", "DayFields", "DaySet", "NearDays", "day_set"]
 
 NEVER: Final = 1 << 62
 """Stands for a day or a wall second that does not come; negated, for one that never was."""
+
+NEAR_DAYS: Final = 400
+"""Days that :class:`NearDays` and :class:`DayDifference` see at least, both ways."""
 
 _SEARCH_MONTHS: Final = 600  # 50 years
 _EPOCH: Final = dt.date(1970, 1, 1).toordinal()
@@ -27,6 +30,8 @@ _SATURDAY: Final = 6
 _SHORTEST: Final = 28
 _ALL_MONTHS: Final = 0b1_1111_1111_1110
 _ALL_WEEKDAYS: Final = 0b111_1111
+_WEEKLY: Final = 1 | 1 << 7 | 1 << 14 | 1 << 21 | 1 << 28
+_AHEAD_MONTHS: Final = 14
 
 _from_ordinal = dt.date.fromordinal
 
@@ -77,10 +82,8 @@ def _month_mask(fields: DayFields, length: int, first: int) -> int:
     for day in fields.near:
         if day <= length:
             dom |= 1 << _nearest(day, first, length)
-    dow = 0
-    for day in range(1, length + 1):
-        if fields.dow >> (first + day - 1) % 7 & 1:
-            dow |= 1 << day
+    week = (fields.dow >> first | fields.dow << 7 - first) & _ALL_WEEKDAYS  # bit 0 is the weekday of the 1st
+    dow = (week * _WEEKLY << 1) & every
     for weekday, k in fields.nth:
         day = 1 + (weekday - first) % 7
         day += 7 * (k - 1) if k else (length - day) // 7 * 7
@@ -92,10 +95,11 @@ def _month_mask(fields: DayFields, length: int, first: int) -> int:
 class DaySet:
     """The days that match; shared by every schedule with the same day fields."""
 
-    __slots__ = ("_masks", "_months", "every_day", "fields")
+    __slots__ = ("_masks", "_months", "_reach", "every_day", "fields")
 
     def __init__(self, fields: DayFields) -> None:
         self.fields = fields
+        self._reach = _SEARCH_MONTHS
         self._months = fields.month
         self._masks: list[int | None] = [None] * 28
         full = fields.dow == _ALL_WEEKDAYS, fields.dom == (1 << 32) - 2
@@ -111,6 +115,18 @@ class DaySet:
 
     def _make(self, length: int, first: int) -> int:
         return _month_mask(self.fields, length, first)
+
+    @property
+    def yearly(self) -> bool:
+        """Whether a match is at most a year from the next: one of the months has one, whatever its shape."""
+        if self.every_day:
+            return True
+        for month in range(1, _DECEMBER + 1):
+            if self._months >> month & 1:
+                lengths = (28, 29) if month == _FEBRUARY else (_LENGTHS[month],)
+                if all(self._mask(length, first) for length in lengths for first in range(7)):
+                    return True
+        return False
 
     def has(self, day: int) -> bool:
         """Whether a day matches."""
@@ -136,7 +152,7 @@ class DaySet:
             found = self._mask(length, (first + _THURSDAY) % 7) >> number
             if found:
                 return day + (found & -found).bit_length() - 1
-        for _ in range(_SEARCH_MONTHS):
+        for _ in range(self._reach):
             first += length
             month += 1
             if month > _DECEMBER:
@@ -163,7 +179,7 @@ class DaySet:
             found = self._mask(length, (first + _THURSDAY) % 7) & (2 << number) - 1
             if found:
                 return first + found.bit_length() - 2
-        for _ in range(_SEARCH_MONTHS):
+        for _ in range(self._reach):
             month -= 1
             if not month:
                 month = _DECEMBER
@@ -193,18 +209,34 @@ class DaySet:
         return found
 
 
-class DayDifference(DaySet):
-    """The days that ``fields`` match and ``taken`` do not, in the months that both have."""
+class NearDays(DaySet):
+    """The days that match, looked for :data:`NEAR_DAYS` far only."""
 
-    __slots__ = ("_taken",)
+    __slots__ = ()
+
+    def __init__(self, fields: DayFields) -> None:
+        shared = day_set(fields)
+        self.fields = fields
+        self._months = fields.month
+        self._masks = shared._masks  # noqa: SLF001 - of its own kind
+        self._reach = _AHEAD_MONTHS
+        self.every_day = shared.every_day
+
+
+class DayDifference(DaySet):
+    """The days that ``fields`` match and ``taken`` do not, in the months that both have; looked for nearby only."""
+
+    __slots__ = ("_one", "_other")
 
     def __init__(self, fields: DayFields, taken: DayFields) -> None:
         super().__init__(fields._replace(month=fields.month & taken.month))
-        self._taken = taken
+        self._reach = _AHEAD_MONTHS
+        self._one = day_set(fields)
+        self._other = day_set(taken)
         self.every_day = False
 
     def _make(self, length: int, first: int) -> int:
-        return _month_mask(self.fields, length, first) & ~_month_mask(self._taken, length, first)
+        return self._one._mask(length, first) & ~self._other._mask(length, first)  # noqa: SLF001 - of its own kind
 
 
 @lru_cache(maxsize=1024)

@@ -1,42 +1,52 @@
-"""The slots of a schedule without those that others take away.
+"""The slots of one or several schedules without those that others take away.
 
-Taking away is a search: ask for the next slot, see whether anything takes it, and if so go on behind everything that is
-known to be taken in one piece. A calendar's piece is its window. A cron schedule's piece comes from the fields: what
-is left of a pattern without another one is the union of at most five patterns, so the first wall second that is left
-is found at once, however many slots lie before it. That holds while neither schedule's clock changes, and so a piece
-ends there at the latest. Any other schedule takes away one slot at a time.
+Taking away is a search: ask every member for its next slot, see whether anything takes the earliest, and if so go on
+behind everything that is known to be taken in one piece. A calendar's piece is its window. A cron schedule's piece
+comes from the fields: what is left of a pattern without another one is the union of at most five patterns, so the first
+wall second that is left is found at once, however many slots lie before it. That holds while neither schedule's clock
+changes, and so a piece ends there, or where the look at the days ends, at the latest. Any other schedule takes away
+one slot at a time.
 
-Work is counted: one unit a question, and more a search that goes on elsewhere. A search that has used up its units
-finds nothing; the compiler refuses what comes near that, and so only what changes its nature years from now can meet
-it.
+Work is counted, in the units of :mod:`~natscron.schedule.work`, over all members together. A search that has used up
+its units finds nothing and says so by ``failure``; the compiler refuses a schedule whose first search does that, and so
+only what changes its nature years from now can meet it.
 """
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from natscron.schedule.base import Schedule, Wrapper
+from natscron.schedule.base import Schedule, ScheduleBase
 from natscron.schedule.cron import CronSchedule, Stretch
-from natscron.schedule.days import NEVER, DayDifference, DayFields, day_set
+from natscron.schedule.days import NEAR_DAYS, NEVER, DayDifference, DayFields, NearDays, day_set
 from natscron.schedule.interval import IntervalSchedule
 from natscron.schedule.pattern import Pattern
+from natscron.schedule.union import UnionSchedule
+from natscron.schedule.work import UNITS, Meter, price_of_question, price_of_search
 
 if TYPE_CHECKING:
     from natscron.schedule.windows import Windows
 
-__all__ = ["UNITS", "Exclusion", "Meter", "Taken", "never_meet", "taken_by_calendar", "taken_by_schedule"]
+__all__ = ["Exclusion", "Taken", "never_meet", "taken_by_calendar", "taken_by_schedule"]
 
-UNITS: Final = 360
-"""Searches and questions that one search of a whole schedule may take: about five milliseconds."""
-
-_JUMP: Final = 3
+_PRICE_OF_WINDOW: Final = 10
+_PRICE_OF_PIECE: Final = 40
+_PRICE_OF_LEAP: Final = 150
+"""What it costs more to go on so far ahead that another part of a zone has to be read."""
+_LEAP: Final = NEAR_DAYS * 86_400_000
 _BOUND: Final = 50 * 366 * 86_400_000
 _MS: Final = 1_000_000
 _SECOND_NS: Final = 1_000_000_000
 _DAY: Final = 86_400
+_NEAR: Final = (NEAR_DAYS - 1) * _DAY
 _MAX_KNOWN: Final = 16
 _ALL_SECONDS: Final = (1 << 60) - 1
 _ALL_HOURS: Final = (1 << 24) - 1
 _ALL_MONTHS: Final = (1 << 13) - 2
 _ALL_DAYS: Final = DayFields((1 << 32) - 2, _ALL_MONTHS, (1 << 7) - 1, both=True)
+
+_GAVE_UP: Final = (
+    "finding a slot takes too long here: 'except' takes away too many in a row; "
+    "exclude less, or whole spans by a calendar"
+)
 
 _Shape = tuple[int, int, int, DayFields]
 
@@ -44,54 +54,103 @@ _Shape = tuple[int, int, int, DayFields]
 class Taken(Protocol):
     """Something that takes slots away."""
 
-    def until(self, slot_ms: int) -> int | None:
-        """If this takes the slot: an instant behind it before which everything from the slot on is taken. Else None."""
+    price: int
+    """Of asking whether it does."""
+    price_of_piece: int
+    """Of asking how far."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why it could not tell; None if it could."""
         ...
 
-    def since(self, slot_ms: int) -> int | None:
-        """If this takes the slot: an instant not behind it from which on everything up to the slot is taken."""
+    def takes(self, slot_ms: int) -> bool:
+        """Whether a slot is taken away."""
         ...
 
+    def until(self, slot_ms: int, member: int) -> int:
+        """An instant behind a taken slot of a member before which everything from the slot on is taken."""
+        ...
 
-class Meter:
-    """Units that may be used by many searches together."""
-
-    __slots__ = ("left",)
-
-    def __init__(self, units: int) -> None:
-        self.left = units
+    def since(self, slot_ms: int, member: int) -> int:
+        """An instant not behind a taken slot of a member from which on everything up to the slot is taken."""
+        ...
 
 
 class _Windowed:
     """What falls into a calendar."""
 
-    __slots__ = ("windows",)
+    __slots__ = ("price", "price_of_piece", "windows")
 
     def __init__(self, windows: "Windows") -> None:
         self.windows = windows
+        self.price = self.price_of_piece = _PRICE_OF_WINDOW
 
-    def until(self, slot_ms: int) -> int | None:
-        window = self.windows.covering_ms(slot_ms)
-        return None if window is None else window[1]
+    @property
+    def failure(self) -> None:
+        return None
 
-    def since(self, slot_ms: int) -> int | None:
+    def takes(self, slot_ms: int) -> bool:
+        return self.windows.covering_ms(slot_ms) is not None
+
+    def until(self, slot_ms: int, member: int) -> int:  # noqa: ARG002 - it is the same for all members
         window = self.windows.covering_ms(slot_ms)
-        return None if window is None else window[0]
+        return slot_ms + 1 if window is None else window[1]
+
+    def since(self, slot_ms: int, member: int) -> int:  # noqa: ARG002 - as above
+        window = self.windows.covering_ms(slot_ms)
+        return slot_ms if window is None else window[0]
 
 
 class _Single:
     """The slots of a schedule, one by one."""
 
-    __slots__ = ("schedule",)
+    __slots__ = ("price", "price_of_piece", "schedule")
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
+        self.price = price_of_question(schedule)
+        self.price_of_piece = 1
 
-    def until(self, slot_ms: int) -> int | None:
-        return slot_ms + 1 if self.schedule.last_at_or_before_ms(slot_ms) == slot_ms else None
+    @property
+    def failure(self) -> str | None:
+        return self.schedule.failure
 
-    def since(self, slot_ms: int) -> int | None:
-        return slot_ms if self.schedule.last_at_or_before_ms(slot_ms) == slot_ms else None
+    def takes(self, slot_ms: int) -> bool:
+        return self.schedule.last_at_or_before_ms(slot_ms) == slot_ms
+
+    def until(self, slot_ms: int, member: int) -> int:  # noqa: ARG002 - as above
+        return slot_ms + 1
+
+    def since(self, slot_ms: int, member: int) -> int:  # noqa: ARG002 - as above
+        return slot_ms
+
+
+class _Crons:
+    """The slots of a cron schedule, in pieces as long as each member allows."""
+
+    __slots__ = ("_pieces", "price", "price_of_piece", "schedule")
+
+    def __init__(self, schedule: CronSchedule, members: tuple[Schedule, ...]) -> None:
+        self.schedule = schedule
+        self.price = price_of_question(schedule)
+        self.price_of_piece = _PRICE_OF_PIECE
+        self._pieces = [_Patterned(schedule, member) if _in_seconds(member) else None for member in members]
+
+    @property
+    def failure(self) -> None:
+        return None
+
+    def takes(self, slot_ms: int) -> bool:
+        return self.schedule.has(slot_ms)
+
+    def until(self, slot_ms: int, member: int) -> int:
+        pieces = self._pieces[member]
+        return slot_ms + 1 if pieces is None else pieces.until(slot_ms)
+
+    def since(self, slot_ms: int, member: int) -> int:
+        pieces = self._pieces[member]
+        return slot_ms if pieces is None else pieces.since(slot_ms)
 
 
 class _Patterned:
@@ -99,7 +158,7 @@ class _Patterned:
 
     __slots__ = ("_known", "main", "taken")
 
-    def __init__(self, taken: CronSchedule, main: CronSchedule | IntervalSchedule) -> None:
+    def __init__(self, taken: CronSchedule, main: Schedule) -> None:
         self.taken = taken
         self.main = main
         self._known: dict[_Shape, tuple[Pattern, ...]] = {}
@@ -125,7 +184,7 @@ class _Patterned:
         if isinstance(main, IntervalSchedule):
             shape = _of_interval(main, offset)
         else:
-            assert own is not None  # noqa: S101 - a cron schedule has one
+            assert isinstance(main, CronSchedule) and own is not None  # noqa: S101, PT018 - a cron schedule has one
             shape = _of_cron(main.pattern, offset - own.offset, own.moved)
         left = self._known.get(shape)
         if left is None:
@@ -134,26 +193,25 @@ class _Patterned:
             left = self._known[shape] = _difference(shape, self.taken.pattern)
         return left
 
-    def until(self, slot_ms: int) -> int | None:
-        if self.taken.last_at_or_before_ms(slot_ms) != slot_ms:
-            return None
+    def until(self, slot_ms: int) -> int:
         second = slot_ms // 1000
         lefts, _, end = self._left(second)
         found = max(
-            min((pattern.after(second + offset) for pattern in left), default=NEVER) - offset for left, offset in lefts
+            min(min(pattern.after(second + offset) for pattern in left) - offset, second + _NEAR) if left else NEVER
+            for left, offset in lefts
         )
         return min(found, end) * 1000
 
-    def since(self, slot_ms: int) -> int | None:
-        if self.taken.last_at_or_before_ms(slot_ms) != slot_ms:
-            return None
+    def since(self, slot_ms: int) -> int:
         second = slot_ms // 1000
         lefts, start, _ = self._left(second)
         # The first second of a stretch may hold a slot that was moved there, which the patterns do not show.
         if second <= start:
             return slot_ms
         found = min(
-            max((pattern.before(second + offset - 1) for pattern in left), default=-NEVER) - offset
+            max(max(pattern.before(second + offset - 1) for pattern in left) - offset, second - _NEAR)
+            if left
+            else -NEVER
             for left, offset in lefts
         )
         return max(found, start) * 1000 + 1
@@ -207,16 +265,17 @@ def _gcd(a: int, b: int) -> int:
 def _difference(shape: _Shape, taken: Pattern) -> tuple[Pattern, ...]:
     """What is left of ``shape`` without ``taken``: a second is left if it is missing in any of its fields."""
     seconds, minutes, hours, days = shape
+    near = NearDays(days)
     left = []
     if rest := seconds & ~taken.seconds:
-        left.append(Pattern(rest, minutes, hours, days))
+        left.append(Pattern(rest, minutes, hours, near))
     if rest := minutes & ~taken.minutes:
-        left.append(Pattern(seconds, rest, hours, days))
+        left.append(Pattern(seconds, rest, hours, near))
     if rest := hours & ~taken.hours:
-        left.append(Pattern(seconds, minutes, rest, days))
+        left.append(Pattern(seconds, minutes, rest, near))
     without = taken.days
     if rest := days.month & ~without.month:
-        left.append(Pattern(seconds, minutes, hours, days._replace(month=rest)))
+        left.append(Pattern(seconds, minutes, hours, NearDays(days._replace(month=rest))))
     if days.month & without.month and days != without and not day_set(without).every_day:
         left.append(Pattern(seconds, minutes, hours, DayDifference(days, without)))
     return tuple(left)
@@ -227,14 +286,16 @@ def taken_by_calendar(windows: "Windows") -> Taken:
     return _Windowed(windows)
 
 
-def taken_by_schedule(schedule: Schedule, main: Schedule) -> Taken:
-    """Takes the slots of ``schedule`` out of those of ``main``."""
-    if isinstance(schedule, CronSchedule):
-        if isinstance(main, CronSchedule):
-            return _Patterned(schedule, main)
-        if isinstance(main, IntervalSchedule) and not (main.interval_ns % _SECOND_NS or main.anchor_ms % 1000):
-            return _Patterned(schedule, main)
-    return _Single(schedule)
+def taken_by_schedule(schedule: Schedule, members: tuple[Schedule, ...]) -> Taken:
+    """Takes the slots of ``schedule`` out of those of ``members``."""
+    return _Crons(schedule, members) if isinstance(schedule, CronSchedule) else _Single(schedule)
+
+
+def _in_seconds(schedule: Schedule) -> bool:
+    """Whether it is known to have slots at whole seconds only, and which fields of a clock they show."""
+    if isinstance(schedule, IntervalSchedule):
+        return not (schedule.interval_ns % _SECOND_NS or schedule.anchor_ms % 1000)
+    return isinstance(schedule, CronSchedule)
 
 
 def never_meet(main: Schedule, taken: Schedule) -> bool:
@@ -249,78 +310,110 @@ def never_meet(main: Schedule, taken: Schedule) -> bool:
     return not (one.seconds & other.seconds and one.minutes & other.minutes and one.hours & other.hours)
 
 
-class Exclusion(Wrapper):
-    """The slots of ``inner`` that nothing of ``taken`` takes away.
+class Exclusion(UnionSchedule):
+    """The slots of ``members`` that nothing of ``taken`` takes away.
 
     ``units`` bound the work of one search; ``meter`` bounds that of many, for those who walk.
     """
 
-    __slots__ = ("_meter", "_units", "taken")
+    __slots__ = ("_failure", "_meter", "_prices", "_units", "taken")
 
     def __init__(
-        self, inner: Schedule, taken: tuple[Taken, ...], *, units: int = UNITS, meter: Meter | None = None
+        self,
+        members: tuple[Schedule, ...],
+        taken: tuple[Taken, ...],
+        *,
+        units: int = UNITS,
+        meter: Meter | None = None,
     ) -> None:
-        super().__init__(inner)
+        super().__init__(members)
         self.taken = taken
         self._units = units
         self._meter = meter
+        self._prices = [price_of_search(member) for member in members]
+        self._failure: str | None = None
+
+    @property
+    def failure(self) -> str | None:
+        """Why the last search gave up, or what a part of the application's own did wrong."""
+        failures = [*(member.failure for member in self.members), *(taken.failure for taken in self.taken)]
+        return self._failure or next((failure for failure in failures if failure is not None), None)
+
+    def _settled(self, found: tuple[int | None, int]) -> int | None:
+        slot, left = found
+        if self._meter is not None:
+            self._meter.left -= self._units - left
+        failure = _GAVE_UP if left < 0 else None
+        if failure is not self._failure:
+            self._failure = failure
+        return slot
 
     def next_after_ms(self, t_ms: int) -> int | None:
         """The first slot strictly later than ``t_ms``, or None."""
-        slot, left = self.search_after(t_ms, self._units)
-        if self._meter is not None:
-            self._meter.left -= self._units - left
-        return slot
+        return self._settled(self.search_after(t_ms, self._units))
 
     def last_at_or_before_ms(self, t_ms: int) -> int | None:
         """The last slot not later than ``t_ms``, or None."""
-        return self.search_before(t_ms, self._units)[0]
+        return self._settled(self.search_before(t_ms, self._units))
 
-    def search_after(self, t_ms: int, units: int) -> tuple[int | None, int]:
-        """The first slot after ``t_ms`` and the units left; negative if they did not suffice."""
-        slot = self.inner.next_after_ms(t_ms)
-        units -= 1
-        bound = max(t_ms, 0) + _BOUND if slot is None else slot + _BOUND
-        while slot is not None and slot <= bound:
-            until = None
+    def search_after(self, t_ms: int, units: int, only: int | None = None) -> tuple[int | None, int]:
+        """The first slot after ``t_ms`` and the units left; negative if they did not suffice. ``only``: of a member."""
+        members, prices = self.members, self._prices
+        ahead = [NEVER] * len(members)
+        for i in range(len(members)) if only is None else (only,):
+            slot = members[i].next_after_ms(t_ms)
+            units -= prices[i]
+            if slot is not None:
+                ahead[i] = slot
+        bound = min(min(ahead) + _BOUND, NEVER - 1)
+        while (slot := min(ahead)) <= bound:
+            by = None
             for taken in self.taken:
-                units -= 1
-                until = taken.until(slot)
-                if until is not None:
+                units -= taken.price
+                if taken.takes(slot):
+                    by = taken
                     break
-            if until is None:
-                return slot, units
+            if by is None:
+                return slot, max(units, 0)
             if units <= 0:
                 return None, -1
-            slot = self.inner.next_after_ms(until - 1)
-            units -= _JUMP
+            for i, one in enumerate(ahead):
+                if one == slot:
+                    units -= by.price_of_piece + prices[i]
+                    following = members[i].next_after_ms(by.until(slot, i) - 1)
+                    ahead[i] = NEVER if following is None else following
+                    units -= _PRICE_OF_LEAP * (ahead[i] - slot > _LEAP)
         return None, max(units, 0)
 
-    def search_before(self, t_ms: int, units: int) -> tuple[int | None, int]:
-        """The last slot at or before ``t_ms`` and the units left; negative if they did not suffice."""
-        slot = self.inner.last_at_or_before_ms(t_ms)
-        units -= 1
-        bound = 0 if slot is None else slot - _BOUND
-        while slot is not None and slot >= bound:
-            since = None
+    def search_before(self, t_ms: int, units: int, only: int | None = None) -> tuple[int | None, int]:
+        """The last slot at or before ``t_ms`` and the units left; ``only`` and else as :meth:`search_after`."""
+        members, prices = self.members, self._prices
+        behind = [-1] * len(members)
+        for i in range(len(members)) if only is None else (only,):
+            slot = members[i].last_at_or_before_ms(t_ms)
+            units -= prices[i]
+            if slot is not None:
+                behind[i] = slot
+        bound = max(behind) - _BOUND
+        while (slot := max(behind)) >= max(bound, 0):
+            by = None
             for taken in self.taken:
-                units -= 1
-                since = taken.since(slot)
-                if since is not None:
+                units -= taken.price
+                if taken.takes(slot):
+                    by = taken
                     break
-            if since is None:
-                return slot, units
+            if by is None:
+                return slot, max(units, 0)
             if units <= 0:
                 return None, -1
-            slot = self.inner.last_at_or_before_ms(since - 1)
-            units -= _JUMP
+            for i, one in enumerate(behind):
+                if one == slot:
+                    units -= by.price_of_piece + prices[i]
+                    before = members[i].last_at_or_before_ms(by.since(slot, i) - 1)
+                    behind[i] = -1 if before is None else before
+                    units -= _PRICE_OF_LEAP * (slot - behind[i] > _LEAP)
         return None, max(units, 0)
 
     def count(self, after_ms: int, until_ms: int, cap: int) -> int:
         """How many slots lie in (after_ms, until_ms], at most ``cap``; a search for each."""
-        found = 0
-        slot = self.next_after_ms(after_ms)
-        while found < cap and slot is not None and slot <= until_ms:
-            found += 1
-            slot = self.next_after_ms(slot)
-        return found
+        return ScheduleBase.count(self, after_ms, until_ms, cap)

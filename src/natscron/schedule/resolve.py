@@ -17,15 +17,15 @@ from natscron.schedule.base import MAX_MS, Schedule
 from natscron.schedule.bounds import BoundedSchedule
 from natscron.schedule.compile import NO_CALENDARS, check_max_runs, compile_metered
 from natscron.schedule.cron import CronSchedule
-from natscron.schedule.exclusion import Meter
 from natscron.schedule.instants import format_instant, resolve_instant
 from natscron.schedule.interval import IntervalSchedule
 from natscron.schedule.once import WithStart
 from natscron.schedule.plain import Context, kind_of
+from natscron.schedule.work import Meter
 
 __all__ = ["resolve_spec"]
 
-_UNITS: Final = 100_000  # less than a second of searching
+_UNITS: Final = 1_000_000  # less than a second of searching
 _FAR_AHEAD_MS: Final = 4_000_000_000_000  # 2096: from 2100 on, cron schedules in zones are counted one by one
 _INSTANTS: Final = ("at", "start_at", "not_before", "not_after", "last_slot")
 
@@ -151,6 +151,8 @@ def _nth(schedule: Schedule, after_ms: int, n: int, meter: Meter) -> int:
                 "use a smaller number, or not_after"
             )
         if following is None:
+            if (failure := schedule.failure) is not None:
+                raise InvalidScheduleError(f"max_runs {n} cannot be counted: {failure}")
             break
         slot = following
     return slot
