@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.dialect import calendar_specs
 
+from natscron.codec import calendar as codec
 from natscron.codec import (
     calendar_key,
     calendar_name_of,
@@ -22,6 +23,7 @@ from natscron.codec import (
 from natscron.codec.calendar import MAX_CALENDAR_BYTES
 from natscron.errors import InvalidCalendarError, LimitExceededError, MalformedInputError, ValidationError
 from natscron.model import Calendar, CalendarSpec, CalendarVersion, Mark, Stamp, Weekly
+from natscron.schedule import calendar as compiling
 
 WRITE = Stamp(1_000, 7)
 CHRISTMAS = CalendarSpec(dates=("12-25",))
@@ -188,3 +190,7 @@ def test_changes_without_a_leader_are_bounded_by_number_and_bytes() -> None:
 def test_an_unreadable_calendar_leaves_no_version() -> None:
     broken = decode_calendar("_cal.a", b"nope", WRITE)
     assert edited(broken, Stamp(2_000, 9), CHRISTMAS).previous == ()
+
+
+def test_what_may_be_stored_may_be_compiled() -> None:
+    assert (codec.MAX_DATES, codec.MAX_WEEKLY) == (compiling.MAX_DATES, compiling.MAX_WEEKLY)

@@ -19,7 +19,8 @@ from natscron.model import Calendar, CalendarSpec, CalendarVersion, Stamp, Weekl
 
 __all__ = [
     "MAX_CALENDAR_BYTES",
-    "MAX_ENTRIES",
+    "MAX_DATES",
+    "MAX_WEEKLY",
     "PREFIX",
     "ParsedCalendar",
     "calendar_key",
@@ -35,8 +36,10 @@ __all__ = [
 PREFIX: Final = "_cal."
 MAX_CALENDAR_BYTES: Final = 300 * 1024
 """The most bytes of a calendar's content as JSON: with an earlier content or two it fits in a message of 1 MiB."""
-MAX_ENTRIES: Final = 10_000
-"""The most dates, and the most weekly windows."""
+MAX_DATES: Final = 1_000
+"""The most dates, as when it is compiled."""
+MAX_WEEKLY: Final = 100
+"""The most weekly windows, as when it is compiled."""
 READER: Final = 2
 """Calendars came with this reader version."""
 
@@ -175,11 +178,11 @@ def read_spec(value: Mapping[str, JSON], where: str) -> CalendarSpec:
     return CalendarSpec(
         dates=tuple(
             _text(item, f"{where}dates[{index}]")
-            for index, item in enumerate(_entries(found.get("dates"), where + "dates"))
+            for index, item in enumerate(_entries(found.get("dates"), where + "dates", MAX_DATES))
         ),
         weekly=tuple(
             _weekly(item, f"{where}weekly[{index}]")
-            for index, item in enumerate(_entries(found.get("weekly"), where + "weekly"))
+            for index, item in enumerate(_entries(found.get("weekly"), where + "weekly", MAX_WEEKLY))
         ),
         ical=_text(found.get("ical"), where + "ical") or None,
         tz=_text(found.get("tz"), where + "tz") or None,
@@ -225,13 +228,15 @@ def _object(value: JSON, where: str) -> dict[str, Any]:
     raise InvalidCalendarError(f"{where} must be an object; got {repr(value)[:64]}")
 
 
-def _entries(value: JSON, where: str) -> list[Any]:
+def _entries(value: JSON, where: str, most: int) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
         raise InvalidCalendarError(f"{where} must be a list; got {repr(value)[:64]}")
-    if len(value) > MAX_ENTRIES:
-        raise LimitExceededError(f"{where} has {len(value)} entries; at most {MAX_ENTRIES}")
+    if len(value) > most:
+        raise LimitExceededError(
+            f"{where} has {len(value)} entries; at most {most}: write ranges, or split the calendar"
+        )
     return value
 
 

@@ -252,7 +252,7 @@ def _weekly(windows: tuple[Weekly, ...]) -> list[Spans]:
 def compile_calendar(spec: CalendarSpec) -> Windows:
     """Compile a calendar; equal ones share one object.
 
-    Bounds: 1,000 dates, 100 weekly windows, 256 KiB of iCalendar text. A calendar without any covers nothing. Raises
+    Bounds: 1,000 dates, 100 weekly windows, 96 KiB of iCalendar text. A calendar without any covers nothing. Raises
     :class:`~natscron.errors.InvalidCalendarError`: an unknown zone, a date, window or event that cannot be read, one
     that covers all time, or icalendar is not installed.
     """

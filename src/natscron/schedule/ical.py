@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_BYTES", "MAX_EVENTS", "MAX_PER_YEAR", "MAX_RECURRING", "MAX_RULES", "compile_ical"]
 
-MAX_BYTES: Final = 262_144
+MAX_BYTES: Final = 98_304
 """Bytes of the longest iCalendar text that is looked at."""
-MAX_EVENTS: Final = 10_000
+MAX_EVENTS: Final = 2_000
 """The most events in it."""
 MAX_RECURRING: Final = 500
 """The most of them that recur."""

@@ -91,7 +91,10 @@ class Calendars:
                     raise
             else:
                 status = "created" if old is None else "updated"
-                return {"jobs": len(users), "name": new.name, "revision": str(revision), "status": status}
+                reply: Reply = {"jobs": len(users), "name": new.name, "revision": str(revision), "status": status}
+                if not (new.spec.dates or new.spec.weekly or new.spec.ical):
+                    reply["warning"] = "the calendar covers nothing: it has no dates, no weekly windows and no events"
+                return reply
         raise AssertionError("unreachable")
 
     async def get(self, data: Input) -> Reply:
