@@ -122,3 +122,11 @@ def test_calendars_are_deleted_one_by_one(play: Play) -> None:
     gone = Service({"calendars.delete": refusal("no calendar")})
     assert play(gone, "calendar", "delete", "a").code == 1
     assert json.loads(play(gone, "calendar", "delete", "a", "--json").out)["code"] == "404"
+
+
+def test_dates_may_not_be_empty(play: Play) -> None:
+    service = Service({"calendars.put": {"status": "created"}})
+    assert play(service, "calendar", "put", "closed", "--dates", " , ").code == 2
+    assert service.asked == []
+    assert play(service, "calendar", "put", "closed", "--date", "12-25").code == 0
+    assert service.asked[0][1] == {"name": "closed", "dates": ["12-25"]}

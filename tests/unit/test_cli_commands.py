@@ -245,9 +245,10 @@ def test_what_list_wrote_can_be_created(play: Play) -> None:
     [
         ("", "there is no job in it"),
         ("{", "not JSON"),
-        ("[1]", "a job is a JSON object"),
+        ("[1, {}.5]", "not JSON"),
+        ("[1]", "standard input, job 1: a job is a JSON object"),
+        ('"x"', "a job is a JSON object"),
         ("[]", "there is no job in it"),
-        ('{"a": 1}\n{"b"}', "line 2: not JSON"),
         ("\x00\x01", "not JSON"),
         ("[" * 100_000, "not JSON"),
     ],
@@ -257,6 +258,43 @@ def test_a_job_file_that_cannot_be_read_says_where(play: Play, text: str, told: 
     ended = play(service, "create", "-", stdin=text)
     assert (ended.code, service.asked) == (1, [])
     assert told in ended.err
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('{"subject": "a"}\n{"b"}\n{"subject": "c"}', "line 2: not JSON"),
+        ('[{"subject": "a"}, 5, {"subject": "c"}]', "job 2: a job is a JSON object"),
+    ],
+)
+def test_a_job_that_cannot_be_read_does_not_keep_the_others_out(play: Play, text: str, place: str) -> None:
+    service = Service({"jobs.create": {"status": "created"}})
+    ended = play(service, "create", "-", stdin=text)
+    assert [about["subject"] for what, about in service.asked if what == "jobs.create"] == ["a", "c"]
+    assert (ended.code, "Stored 2 job(s) (1 failed)" in ended.out) == (1, True)
+    assert f"standard input, {place}" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("max_runs", "give a new SCHEDULE without it"),
+        ("schedule.max_runs", "give a new SCHEDULE without it"),
+        ("retry.attempts", "--unset retry takes all of it back"),
+        ("schedule", "no job is without its schedule"),
+    ],
+)
+def test_a_part_of_a_field_cannot_be_unset(play: Play, key: str, told: str) -> None:
+    service = Service({"jobs.update": {"status": "updated"}})
+    ended = play(service, "update", "a", "--unset", key)
+    assert (ended.code, service.asked) == (2, [])
+    assert told in " ".join(ended.err.split())
+
+
+def test_a_job_that_is_put_is_not_told_as_created(play: Play) -> None:
+    service = Service({"jobs.put": {"status": "updated"}})
+    ended = play(service, "create", "-", "--replace", stdin='{"subject": "a"}')
+    assert ended.out == "Job stored: updated\n"
 
 
 def test_arguments_that_are_not_utf8_are_refused(play: Play) -> None:

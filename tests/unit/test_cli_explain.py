@@ -224,13 +224,35 @@ def test_a_file_that_is_not_there_is_an_error(play: Play) -> None:
         (("--to", "1h", "--outage", "now/1h"), "is not an instant"),
         (("--to", "1h", "--calendar", "x"), "is not NAME=FILE"),
         (("--to", "1h", "--limit", "0"), "is not in the range"),
-        ((), "Missing option '--to'"),
     ],
 )
 def test_wrong_usage_of_simulate_ends_with_2(play: Play, args: tuple[str, ...], words: str) -> None:
     ended = simulate(play, {"subject": "a.b", "schedule": {"every": "30m"}}, *args)
     assert ended.code == 2
     assert words in ended.err
+
+
+def test_without_bounds_the_next_day_is_simulated(play: Play) -> None:
+    ended = play(Service({}), "simulate", "-", stdin='{"subject": "a.b", "schedule": {"cron": "0 9 * * *"}}')
+    assert ended.out.splitlines() == [
+        "2027-01-15 09:00:00 UTC  run      a.b",
+        "1 job(s), 2027-01-15 08:00:00 UTC to 2027-01-16 08:00:00 UTC: 1 run",
+    ]
+
+
+def test_a_calendar_that_is_missing_is_to_be_given(play: Play) -> None:
+    job = {"subject": "a.b", "schedule": {"cron": "0 9 * * *", "except": [{"calendar": "closed"}]}}
+    ended = simulate(play, job, "--to", "1h")
+    assert ended.code == 1
+    assert "there is no calendar 'closed'; give it with --calendar NAME=FILE" in ended.err
+    assert "store" not in ended.err
+
+
+@pytest.mark.parametrize("flag", ["--since", "--until"])
+def test_a_negative_duration_is_not_taken_for_the_past(play: Play, flag: str) -> None:
+    ended = play(Service({}), "explain", "a", f"{flag}=-1h")
+    assert ended.code == 2
+    assert "24h means 24h ago" in ended.err
 
 
 def test_more_events_than_the_limit_are_cut_with_a_warning(play: Play) -> None:

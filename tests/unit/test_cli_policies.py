@@ -111,7 +111,9 @@ def test_a_backfill_counts_and_asks_first(play: Play, answer: str, *, started: b
 
 def test_a_backfill_of_nothing_does_not_ask(play: Play) -> None:
     ended = play(Service({"jobs.backfill": HELD | {"count": 0}}), *START)
-    assert (ended.code, ended.out) == (0, "Job 'a' has no slot in this range\n")
+    assert (ended.code, ended.out) == (1, "Job 'a' has no slot in this range\n")
+    ended = play(Service({"jobs.backfill": HELD | {"count": 0, "warning": "counts from"}}), *START, "--dry-run")
+    assert (ended.code, "counts from" in ended.err) == (0, True)
 
 
 def test_yes_does_not_ask_and_everything_is_handed_on(play: Play) -> None:
@@ -210,6 +212,11 @@ def test_backfills_are_listed_and_cancelled(play: Play) -> None:
     assert play(Service({"backfills.cancel": refusal("no backfill")}), "backfill", "cancel", "B1").code == 1
 
 
+def test_a_type_of_payload_needs_a_payload(play: Play) -> None:
+    ended = play(Service({}), "trigger", "a", "--payload-type", "text")
+    assert (ended.code, "--payload-type goes with --data" in ended.err) == (2, True)
+
+
 # Showing.
 
 
@@ -235,7 +242,7 @@ JOB = {
 }
 PREVIEW = {
     "description": "at 09:00 every day, Europe/Berlin",
-    "slots": [{"at": rfc3339(NOW + 24 * HOUR)}, {"at": rfc3339(NOW + 48 * HOUR)}],
+    "slots": [{"at": rfc3339(NOW + 48 * HOUR), "due": rfc3339(NOW + 49 * HOUR)}, {"at": rfc3339(NOW + 72 * HOUR)}],
 }
 
 
@@ -245,13 +252,24 @@ def test_show_says_in_words_what_a_job_does(play: Play) -> None:
     shown = {key: value.strip() for key, value in shown.items()}
     assert shown["In words"] == "at 09:00 every day, Europe/Berlin"
     assert shown["Schedule"] == "0 9 * * * [Europe/Berlin] (except calendar holidays; jitter 5m)"
-    assert shown["State"].startswith("paused until in 1h")
-    assert "are skipped" in shown["State"]
+    assert shown["State"].startswith("paused, goes on in 1h")
+    assert "skipped up to the slot in 2h" in shown["State"]
     assert shown["Delivery"] == "auto (jetstream now)"
     assert shown["Retry"] == "attempts 3, only timeout or 5*"
     assert shown["Pauses"] == "after 3 failed runs in a row"
     assert (shown["Catch-up"], shown["Labels"], shown["Priority"]) == ("all", "team billing", "5")
-    assert "then" in shown
+
+
+def test_show_goes_on_behind_the_next_run(play: Play) -> None:
+    service = Service({"jobs.get": JOB, "jobs.preview": PREVIEW})
+    lines = play(service, "show", "reports.daily").out.splitlines()
+    assert service.asked[1][1] == {"subject": "reports.daily", "after": JOB["next_run"], "count": 2}
+    assert [line.split()[:3] for line in lines if line.startswith("then")] == [
+        ["then:", "in", "2d"],
+        ["then:", "in", "3d"],
+    ]
+    resting = Service({"jobs.get": JOB | {"next_run": None}, "jobs.preview": PREVIEW})
+    assert "then:" not in play(resting, "show", "reports.daily").out
 
 
 def test_show_works_for_what_has_no_preview(play: Play) -> None:

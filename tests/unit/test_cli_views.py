@@ -211,3 +211,19 @@ def test_a_wrong_variable_is_told_by_name(play: Play, monkeypatch: pytest.Monkey
     ended = play(Service({}), "list")
     assert ended.code == 1
     assert "LOG_LEVEL" in ended.err
+
+
+def test_a_range_of_one_slot_or_none_is_told_as_such(play: Play) -> None:
+    one = {"job": "c", "status": "skipped", "from": "2027-01-15T07:00:00Z", "to": "2027-01-15T07:00:00Z"}
+    service = Service({"runs.list": {"runs": [one | {"count": 1}, one | {"count": 0}]}})
+    lines = play(service, "runs").out.splitlines()
+    assert [" to " in line for line in lines[1:]] == [False, False]
+    assert "1 slot " in lines[1]
+    assert "slot" not in lines[2]
+
+
+def test_next_says_how_much_later_jitter_makes_a_run(play: Play) -> None:
+    slot = {"at": "2027-01-15T09:00:00Z", "local": "2027-01-15T09:00:00+00:00", "due": "2027-01-15T09:04:00Z"}
+    assert "4m later by jitter" in play(Service({"jobs.preview": {"slots": [slot]}}), "next", "a.b").out
+    given = '{"cron": "0 9 * * *", "jitter": "5m"}'
+    assert "later by jitter" in play(Service({}), "next", given).out

@@ -13,9 +13,9 @@ from natscron.durations import parse_duration
 from natscron.errors import ValidationError
 from natscron.model import CatchUpPolicy, Delivery, Overlap
 
-__all__ = ["job_fields", "job_options", "looks_like_schedule", "parse_schedule", "payload_of"]
+__all__ = ["SCHEDULE_KEYS", "job_fields", "job_options", "looks_like_schedule", "parse_schedule", "payload_of"]
 
-_SCHEDULE_FLAGS: Final = (
+SCHEDULE_KEYS: Final = (
     *("tz", "start_at", "run_at_start", "dst_gap", "dst_fold"),
     *("not_before", "not_after", "max_runs", "jitter"),
 )
@@ -211,7 +211,7 @@ def job_fields(flags: dict[str, Any]) -> dict[str, Any]:
     """
     job: dict[str, Any] = {key: flags[key] for key in _PLAIN_FLAGS if flags.get(key) is not None}
     nested: dict[str, dict[str, Any]] = {
-        "schedule": {key: flags[key] for key in _SCHEDULE_FLAGS if flags.get(key) is not None},
+        "schedule": {key: flags[key] for key in SCHEDULE_KEYS if flags.get(key) is not None},
         "retry": {key: flags[f"retry_{key}"] for key in _RETRY_FLAGS if flags.get(f"retry_{key}") is not None},
         "catchup": {key: flags[f"catchup_{key}"] for key in _CATCHUP_FLAGS if flags.get(f"catchup_{key}") is not None},
         "headers": _pairs("--header", flags.get("headers") or ()),

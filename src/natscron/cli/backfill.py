@@ -81,9 +81,20 @@ def start(  # noqa: PLR0913 - one parameter an option
     if to is not None:
         body["to"] = rfc3339(instant_or_ago(to, now_ms, "--to"))
     body |= {name: value for name, value in (("overlap", overlap), ("key", key)) if value is not None}
-    if (dry_run or not yes) and not _agreed(session, body, dry_run=dry_run):
-        return 0
+    if dry_run or not yes:
+        held = _held(session, body)
+        if dry_run or not held:
+            return 0 if dry_run else 1
+        if not confirmed(session, f"Run these {held} slot(s) now?"):
+            out.line("Nothing was started")
+            return 0
     reply = session.run(lambda client: client.call("jobs.backfill", body))
+    return _started(session, job, reply, watch=watch)
+
+
+def _started(session: Session, job: str, reply: Body, *, watch: bool) -> int:
+    """Say what was begun, and follow it if that is asked for."""
+    out = session.out
     if not out.as_json:
         out.line(f"Backfill {reply.get('id')} of job '{job}' started: {reply.get('count')} slot(s)")
         warn(out, reply)
@@ -135,28 +146,21 @@ def cancel(session: Session, backfill_id: str) -> None:
         session.out.line(f"Backfill {backfill_id} cancelled")
 
 
-def _agreed(session: Session, body: Body, *, dry_run: bool) -> bool:
-    """Say what the range holds, and ask."""
+def _held(session: Session, body: Body) -> int:
+    """Say what the range holds; how many slots."""
     out = session.out
     held = session.run(lambda client: client.call("jobs.backfill", body | {"dry_run": True}))
+    count = int(held.get("count") or 0)
     if out.as_json:
         out.data({"subject": body["subject"]} | held)
-        return False
-    out.line(_held(body["subject"], held, body["rate"]))
-    if dry_run or not held.get("count"):
-        return False
-    if confirmed(session, f"Run these {held['count']} slot(s) now?"):
-        return True
-    out.line("Nothing was started")
-    return False
-
-
-def _held(job: str, held: Body, rate: str) -> str:
-    count = held.get("count")
-    if not count:
-        return f"Job '{job}' has no slot in this range"
-    first, last = (_at(held.get(name)) for name in ("first", "last"))
-    return f"Job '{job}' has {count} slot(s) from {first} to {last}; at {rate} that takes {held.get('estimate')}"
+    elif count:
+        first, last = (_at(held.get(name)) for name in ("first", "last"))
+        found = f"has {count} slot(s) from {first} to {last}; at {body['rate']} that takes {held.get('estimate')}"
+        out.line(f"Job '{body['subject']}' {found}")
+    else:
+        out.line(f"Job '{body['subject']}' has no slot in this range")
+    warn(out, held)
+    return count
 
 
 def _at(value: object) -> str:

@@ -35,7 +35,7 @@ def calendar() -> None:
 @calendar.command()
 @click.argument("calendar_name", metavar="NAME", shell_complete=complete_calendar)
 @click.argument("path", metavar="[FILE]", required=False)
-@click.option("--dates", multiple=True, metavar="DATES", help="Days or ranges, by commas; repeatable.")
+@click.option("--dates", "--date", multiple=True, metavar="DATES", help="Days or ranges, by commas; repeatable.")
 @click.option(
     "--weekly", multiple=True, metavar="WINDOW", help="Such as 'SAT,SUN' or 'MON-FRI 18:00-08:00'; repeatable."
 )
@@ -76,6 +76,8 @@ def put(  # noqa: PLR0913 - one parameter an option
         raise click.UsageError("give a FILE, or --dates, --weekly or --ical")
     if dates:
         body["dates"] = [date.strip() for text in dates for date in text.split(",") if date.strip()]
+        if not body["dates"]:
+            raise click.BadParameter("it is empty; give days such as 2027-12-25 or 12-25", param_hint="--dates")
     if weekly:
         body["weekly"] = [_window(text) for text in weekly]
     if ical:

@@ -138,6 +138,8 @@ def trigger(  # noqa: PLR0913 - one parameter an option
     body: Body = {"subject": subject}
     if data is not None:
         body["payload"] = payload_of(data, payload_type)
+    elif payload_type is not None:
+        raise click.UsageError("--payload-type goes with --data; without it the job's own body is sent")
     if key is not None:
         body["key"] = key
     if overlap is not None:

@@ -74,9 +74,12 @@ def instant_or_ago(text: str, now_ms: int, flag: str) -> int:
     at_ms = instant_ms(text)
     if at_ms is None:
         try:
-            at_ms = now_ms - parse_duration_ms(text)
+            ago_ms = parse_duration_ms(text)
         except ValidationError:
-            at_ms = -1
+            ago_ms = now_ms + 1
+        if ago_ms < 0:
+            raise click.BadParameter(f"{text!r} would lie in the future: 24h means 24h ago", param_hint=flag)
+        at_ms = now_ms - ago_ms
     if at_ms < 0:
         raise click.BadParameter(
             f"{text!r} is neither a duration such as 24h nor an instant such as 2027-01-31T09:00:00Z", param_hint=flag

@@ -140,8 +140,11 @@ def _row(run: Body) -> tuple[str, ...]:
     at_ms = instant_ms(run.get("scheduled_at"))
     if at_ms is None and run.get("count") is not None:
         first, last = instant_ms(run.get("from")), instant_ms(run.get("to"))
-        at = f"{shown_at(first)} to {shown_at(last)}" if first is not None and last is not None else "-"
-        label = f"{run['count']} slots"
+        at = "-" if first is None or last is None else shown_at(first)
+        if first is not None and last is not None and first != last:
+            at += f" to {shown_at(last)}"
+        # A record of none is about the job, such as that it was paused.
+        label = {0: "-", 1: "1 slot"}.get(run["count"], f"{run['count']} slots")
     else:
         at, label = ("-" if at_ms is None else shown_at(at_ms)), str(run.get("run_id") or "-")
     late, took = (

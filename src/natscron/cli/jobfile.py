@@ -2,14 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import rich_click as click
 
 from natscron.cli.client import JSON_ERRORS
 
-__all__ = ["Found", "jobs_in"]
+__all__ = ["Found", "JobFile", "read_jobs"]
+
+_NO_OBJECT: Final = "a job is a JSON object"
 
 
 class Found(NamedTuple):
@@ -20,11 +22,18 @@ class Found(NamedTuple):
     wrong: str = ""
 
 
-def jobs_in(name: str) -> list[Found]:
+class JobFile(NamedTuple):
+    """What a file holds; ``alone``: one job, neither in an array nor one of several lines."""
+
+    jobs: list[Found]
+    alone: bool
+
+
+def read_jobs(name: str) -> JobFile:
     """The jobs of a file, ``-`` being standard input: an object, an array, ``{"jobs": [...]}``, or one object a line.
 
     Raises:
-        click.ClickException: the file cannot be read, or holds nothing.
+        click.ClickException: the file cannot be read, or holds nothing that could be a job.
     """
     shown = "standard input" if name == "-" else name
     try:
@@ -34,14 +43,16 @@ def jobs_in(name: str) -> list[Found]:
     try:
         content: Any = msgspec.json.decode(data)
     except JSON_ERRORS as whole:
-        return _lines(shown, data, whole)
+        return JobFile(_lines(shown, data, whole), alone=False)
     if isinstance(content, dict) and isinstance(content.get("jobs"), list):
         content = content["jobs"]
+    if isinstance(content, dict):
+        return JobFile([Found(shown, content)], alone=True)
     if not isinstance(content, list):
-        return [_found(shown, content)]
+        raise click.ClickException(f"{shown}: {_NO_OBJECT}; give one, an array of them, or one a line")
     if not content:
         raise click.ClickException(f"{shown}: there is no job in it")
-    return [_found(f"{shown}, job {number}", value) for number, value in enumerate(content, 1)]
+    return JobFile([_found(f"{shown}, job {number}", value) for number, value in enumerate(content, 1)], alone=False)
 
 
 def _lines(shown: str, data: bytes, whole: Exception) -> list[Found]:
@@ -61,6 +72,4 @@ def _lines(shown: str, data: bytes, whole: Exception) -> list[Found]:
 
 
 def _found(place: str, value: object) -> Found:
-    if isinstance(value, dict):
-        return Found(place, value)
-    return Found(place, None, "a job is a JSON object")
+    return Found(place, value) if isinstance(value, dict) else Found(place, None, _NO_OBJECT)

@@ -142,7 +142,10 @@ def _offline(schedule: dict[str, Any], after_ms: int, count: int, *, anchor_ms: 
     warnings = compile_schedule(spec, anchor_ms=anchor_ms).warnings
     slots = preview(spec, after_ms, count, anchor_ms=anchor_ms)
     return {
-        "slots": [{"at": slot.utc, "local": slot.local, "mark": slot.mark} for slot in slots],
+        "slots": [
+            {"at": slot.utc, "local": slot.local, "mark": slot.mark, **({"due": slot.due} if slot.due else {})}
+            for slot in slots
+        ],
         "description": describe(spec),
         "warnings": list(warnings),
     }
@@ -187,7 +190,9 @@ def _show(session: Session, found: Body, now_ms: int) -> None:
         at_ms = instant_ms(slot.get("at")) or 0
         away = f"in {span(at_ms - now_ms)}" if at_ms > now_ms else f"{span(now_ms - at_ms)} ago"
         mark = str(slot.get("mark") or "")
-        rows.append((_wall(str(slot.get("local") or slot.get("at"))), away, _MARKS.get(mark, mark)))
+        due_ms = instant_ms(slot.get("due"))
+        notes = [_MARKS.get(mark, mark), "" if due_ms is None else f"{span(due_ms - at_ms)} later by jitter"]
+        rows.append((_wall(str(slot.get("local") or slot.get("at"))), away, ", ".join(filter(None, notes))))
     session.out.table(("NEXT RUN", "AWAY", ""), rows)
 
 

@@ -12,7 +12,7 @@ from natscron.cli.session import Session, complete_subject, examples, with_sessi
 
 __all__ = ["show"]
 
-_SLOTS: Final = 3
+_THEN: Final = 2
 
 
 @click.command()
@@ -31,7 +31,10 @@ def show(session: Session, subject: str) -> None:
     async def work(client: ApiClient) -> tuple[Body, Body]:
         job = await client.call("jobs.get", {"subject": subject})
         try:
-            return job, await client.call("jobs.preview", {"subject": subject, "count": _SLOTS})
+            # Behind the next run, which is behind what is skipped and behind a pause; a delayed run comes before the
+            # next slot.
+            after = {"after": job["next_run"]} if job.get("next_run") else {}
+            return job, await client.call("jobs.preview", {"subject": subject, "count": _THEN, **after})
         except (ApiError, NoAnswerError):
             return job, {}  # it cannot be honoured, or the Go version, which has no preview
 
@@ -52,7 +55,8 @@ def _show(out: Output, job: Body, found: Body, now_ms: int) -> None:
     if found.get("description"):
         lines.append(("In words", str(found["description"])))
     lines.append(("Next run", when(job.get("next_run"), now_ms, zone, missing="none")))
-    lines += [("then", when(slot.get("at"), now_ms, zone)) for slot in (found.get("slots") or [])[1:]]
+    if job.get("next_run"):
+        lines += [("then", when(slot.get("due") or slot.get("at"), now_ms, zone)) for slot in found.get("slots") or []]
     lines.append(("Last run", when(job.get("last_run"), now_ms, zone, missing="none")))
     delivery, effective = str(job.get("delivery") or "auto"), job.get("delivery_effective")
     lines.append(("Delivery", f"{delivery} ({effective} now)" if effective not in {None, delivery} else delivery))
@@ -67,10 +71,10 @@ def _show(out: Output, job: Body, found: Body, now_ms: int) -> None:
 def _state(job: Body, now_ms: int) -> str:
     state = str(job.get("state") or "-")
     if job.get("paused_until") and state == "paused":
-        state += f" until {when(job['paused_until'], now_ms)}"
+        state += f", goes on {when(job['paused_until'], now_ms)}"
     skip = job.get("skip")
     if isinstance(skip, dict):
-        state += f"; slots up to {when(skip.get('until'), now_ms)} are skipped"
+        state += f"; skipped up to the slot {when(skip.get('until'), now_ms)}"
     return state
 
 

@@ -9,10 +9,10 @@ import msgspec
 import rich_click as click
 
 from natscron.cli.client import JSON_ERRORS
-from natscron.cli.jobfile import Found, jobs_in
+from natscron.cli.jobfile import Found, read_jobs
 from natscron.cli.output import Output, instant_ms, rfc3339, shown_at, span
 from natscron.cli.session import DurationType, Session, examples, with_session
-from natscron.errors import NatscronError
+from natscron.errors import NatscronError, UnknownCalendarError
 
 if TYPE_CHECKING:
     from natscron.engine.simulate import Event, Outage
@@ -24,12 +24,14 @@ __all__ = ["simulate"]
 _PROGRESS_EVERY: Final = 20_000
 _REPLY_ONLY: Final = frozenset({"generation", "error", "last_run", "next_run"})
 _MOST: Final = 1_000_000
+_STORE_IT: Final = ": store it first"
+_DAY_MS: Final = 86_400_000
 
 
 @click.command()
 @click.argument("path", metavar="FILE")
-@click.option("--from", "from_", required=True, metavar="INSTANT", help="Where it begins, RFC 3339.")
-@click.option("--to", required=True, metavar="DURATION|INSTANT", help="Where it ends: 24h (after --from), or RFC 3339.")
+@click.option("--from", "from_", metavar="INSTANT", help="Where it begins, RFC 3339. [default: now]")
+@click.option("--to", metavar="DURATION|INSTANT", help="Where it ends: 24h (after --from), or RFC 3339. [default: 24h]")
 @click.option(
     "--duration",
     "durations",
@@ -50,6 +52,7 @@ _MOST: Final = 1_000_000
 @click.option("--limit", type=click.IntRange(1, _MOST), default=10_000, show_default=True, help="Events at most.")
 @with_session()
 @examples(
+    "nats-cron simulate jobs.json",
     "nats-cron simulate jobs.json --from 2027-03-27T00:00:00Z --to 48h",
     "nats-cron simulate jobs.json --from 2027-01-01T00:00:00Z --to 1h --duration 30s --duration slow.job=7m",
     "nats-cron simulate jobs.json --from 2027-01-01T00:00:00Z --to 24h --outage 2027-01-01T06:00:00Z/3h",
@@ -59,8 +62,8 @@ def simulate(  # noqa: PLR0913 - one parameter an option
     session: Session,
     path: str,
     *,
-    from_: str,
-    to: str,
+    from_: str | None,
+    to: str | None,
     durations: tuple[str, ...],
     outages: tuple[str, ...],
     calendars: tuple[str, ...],
@@ -74,12 +77,12 @@ def simulate(  # noqa: PLR0913 - one parameter an option
     """
     from natscron.engine.simulate import Simulation  # noqa: PLC0415 - loads the planner, for this command alone
 
-    from_ms = _instant(from_, "--from")
-    to_ms = _end(to, from_ms, "--to")
+    from_ms = session.clock.now_ms() if from_ is None else _instant(from_, "--from")
+    to_ms = from_ms + _DAY_MS if to is None else _end(to, from_ms, "--to")
     every_ms, by_job = _durations(durations)
     assumed = [_outage(text) for text in outages]
     known = _calendars(calendars)
-    entries, wrong = _entries(jobs_in(path), from_ms, known)
+    entries, wrong = _entries(read_jobs(path).jobs, from_ms, known)
     for place, why in wrong:
         session.out.error(f"{place}: {why}", "invalid")
     for entry in entries:
@@ -195,6 +198,10 @@ def _entries(
             continue
         try:
             entry = _entry(one.job, from_ms, calendars)
+        except UnknownCalendarError as error:
+            text = str(error).replace(_STORE_IT, "")
+            wrong.append((one.place, f"{text}; give it with --calendar NAME=FILE"))
+            continue
         except NatscronError as error:
             wrong.append((one.place, str(error)))
             continue

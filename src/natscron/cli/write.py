@@ -1,16 +1,15 @@
 """Commands that write jobs: ``add``, ``create``, ``update``."""
 
 import itertools
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import rich_click as click
 
-from natscron.cli.arguments import job_fields, job_options, parse_schedule, payload_of
-from natscron.cli.client import JSON_ERRORS, ApiClient, ApiError, Body
+from natscron.cli.arguments import SCHEDULE_KEYS, job_fields, job_options, parse_schedule, payload_of
+from natscron.cli.client import ApiClient, ApiError, Body
+from natscron.cli.jobfile import Found, read_jobs
 from natscron.cli.output import Output
 from natscron.cli.session import Session, complete_subject, examples, with_session
 
@@ -92,18 +91,22 @@ def create(session: Session, path: str | None, option: str | None, *, replace: b
     """
     if (path is None) == (option is None):
         raise click.UsageError("missing job file: give one FILE, or -f FILE, or -f - for standard input")
-    jobs, alone = _read_jobs(path or option or "")
+    found, alone = read_jobs(path or option or "")
     endpoint = "jobs.put" if replace else "jobs.create"
-    if alone:
-        reply = session.run(lambda client: client.call(endpoint, jobs[0]))
+    if alone and found[0].job is not None:
+        job = _sent(found[0].job)
+        reply = session.run(lambda client: client.call(endpoint, job))
         if session.out.as_json:
-            session.out.data({"subject": _subject_of(jobs[0])} | reply)
+            session.out.data({"subject": _subject_of(job)} | reply)
         else:
-            session.out.line(f"Job created: {reply.get('status', '')}")
+            session.out.line(f"Job {'stored' if replace else 'created'}: {reply.get('status', '')}")
             warn(session.out, reply)
         return 0
-    results = session.run(lambda client: _create_all(client, endpoint, jobs))
-    return _report(session.out, results)
+    # What cannot be read is an error of that job alone, as what the service refuses.
+    results: list[Body] = [{"subject": "", "error": f"{one.place}: {one.wrong}"} for one in found]
+    if any(one.job is not None for one in found):
+        results = session.run(lambda client: _create_all(client, endpoint, found, results))
+    return _report(session.out, found, results)
 
 
 @click.command()
@@ -137,6 +140,7 @@ def update(
     --unset takes a field back to its default.
     """
     fields = job_fields(flags)
+    _check_unset(unset)
     if schedule is None and not fields and not unset:
         _update_from_file(session, subject)
         return
@@ -163,15 +167,30 @@ def update(
 def _update_from_file(session: Session, name: str) -> None:
     if name != "-" and not Path(name).exists():
         raise click.UsageError(f"there is no file {name}; to change the job {name} give a SCHEDULE or flags")
-    jobs, _ = _read_jobs(name)
-    if len(jobs) != 1:
-        raise click.UsageError(f"{name} holds {len(jobs)} jobs; update takes one, `create --replace` takes many")
-    reply = session.run(lambda client: client.call("jobs.update", jobs[0]))
+    found, _ = read_jobs(name)
+    if len(found) != 1:
+        raise click.UsageError(f"{name} holds {len(found)} jobs; update takes one, `create --replace` takes many")
+    if found[0].job is None:
+        raise click.ClickException(f"{found[0].place}: {found[0].wrong}")
+    job = _sent(found[0].job)
+    reply = session.run(lambda client: client.call("jobs.update", job))
     if session.out.as_json:
-        session.out.data({"subject": _subject_of(jobs[0])} | reply)
+        session.out.data({"subject": _subject_of(job)} | reply)
     else:
         session.out.line(f"Job updated: {reply.get('status', '')}")
         warn(session.out, reply)
+
+
+def _check_unset(keys: tuple[str, ...]) -> None:
+    """Refuse what lies within a field. Names that nobody knows pass: a job may have fields of its owner's."""
+    for key in keys:
+        outer, dot, _ = key.partition(".")
+        if dot or key in SCHEDULE_KEYS:
+            outer = outer if dot else "schedule"
+            how = "give a new SCHEDULE without it" if outer == "schedule" else f"--unset {outer} takes all of it back"
+            raise click.BadParameter(f"{key!r} is a part of {outer!r}: {how}", param_hint="--unset")
+        if key in {"subject", "schedule"}:
+            raise click.BadParameter(f"no job is without its {key}", param_hint="--unset")
 
 
 async def _merge(client: ApiClient, change: Body, partial: Iterable[str]) -> Body:
@@ -195,39 +214,9 @@ async def _merge(client: ApiClient, change: Body, partial: Iterable[str]) -> Bod
     return await client.call("jobs.update", change)
 
 
-def _read_jobs(name: str) -> tuple[list[Body], bool]:
-    """The jobs of a file, and whether it holds one object alone."""
-    try:
-        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-    except OSError as error:
-        raise click.ClickException(f"reading job file: {name}: {error.strerror}") from error
-    try:
-        content: Any = msgspec.json.decode(data)
-    except JSON_ERRORS as whole:
-        content = _read_lines(name, data, whole)
-    alone = isinstance(content, dict) and not isinstance(content.get("jobs"), list)
-    jobs = [content] if alone else content["jobs"] if isinstance(content, dict) else content
-    if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
-        raise click.ClickException(f"{name}: a job is a JSON object; give one, an array of them, or one a line")
-    for job in jobs:
-        for key in _REPLY_ONLY & job.keys():
-            del job[key]
-    if not jobs:
-        raise click.ClickException(f"{name}: there is no job in it")
-    return jobs, alone
-
-
-def _read_lines(name: str, data: bytes, whole: Exception) -> list[Any]:
-    lines = [(number, line) for number, line in enumerate(data.splitlines(), 1) if line.strip()]
-    found: list[Any] = []
-    for number, line in lines:
-        try:
-            found.append(msgspec.json.decode(line))
-        except JSON_ERRORS as error:
-            # With no good line before it this was never meant to be one object a line.
-            where, why = (f"{name}, line {number}", error) if found else (name, whole)
-            raise click.ClickException(f"{where}: not JSON: {why}") from error
-    return found
+def _sent(job: Body) -> Body:
+    """A job of a file without what only replies have."""
+    return {key: value for key, value in job.items() if key not in _REPLY_ONLY}
 
 
 def _subject_of(job: Body) -> str:
@@ -237,13 +226,15 @@ def _subject_of(job: Body) -> str:
     return str(folded.get("subject") or inner.get("subject") or "")
 
 
-async def _create_all(client: ApiClient, endpoint: str, jobs: list[Body]) -> list[Body]:
+async def _create_all(client: ApiClient, endpoint: str, found: list[Found], results: list[Body]) -> list[Body]:
     """One result a job, in the file's order; jobs with the same subject go one after the other."""
     import asyncio  # noqa: PLC0415 - loading it takes longer than all of the plain commands
 
     gate = asyncio.Semaphore(_AT_ONCE)
-    numbered = sorted(enumerate(jobs), key=lambda one: _subject_of(one[1]))
-    results: list[Body] = [{} for _ in jobs]
+    numbered = sorted(
+        ((number, _sent(one.job)) for number, one in enumerate(found) if one.job is not None),
+        key=lambda one: _subject_of(one[1]),
+    )
 
     async def same_subject(group: list[tuple[int, Body]]) -> None:
         async with gate:
@@ -259,13 +250,15 @@ async def _create_all(client: ApiClient, endpoint: str, jobs: list[Body]) -> lis
     return results
 
 
-def _report(out: Output, results: list[Body]) -> int:
+def _report(out: Output, found: list[Found], results: list[Body]) -> int:
     failed = sum("error" in result for result in results)
     if out.as_json:
         out.data(results)
         return 1 if failed else 0
-    for number, result in enumerate(results, 1):
-        if "error" in result:
+    for number, (one, result) in enumerate(zip(found, results, strict=True), 1):
+        if one.job is None:
+            out.error(result["error"])
+        elif "error" in result:
             out.error(f"job {number} ('{result['subject']}'): {result['error']}")
         else:
             out.line(f"Job '{result['subject']}' {result.get('status', 'created')} successfully")
