@@ -145,3 +145,21 @@ async def test_backfills_are_listed_and_cancelled(world: "World") -> None:
 async def test_a_job_that_cannot_be_honoured_is_not_backfilled(world: "World") -> None:
     world.store.write("a", b'{"subject":"a","schedule":{"cron":"99 * * * *"}}')
     assert "cannot be honoured" in (await world.error("jobs.backfill", ask()))[2]
+
+
+async def test_a_range_before_an_intervals_first_slot_says_what_it_counts_from(world: "World") -> None:
+    world.store.write("a", b'{"subject":"a","schedule":{"every":"1h"}}')
+    before = {"subject": "a", "from": "2023-11-01T00:00:00Z", "to": "2023-11-02T00:00:00Z"}
+    _, _, text = await world.error("jobs.backfill", before)
+    assert "counts from the job's creation, 2023-11-14T22:13:20" in text
+    assert "start_at" in text
+    partly = before | {"to": "2023-11-15T12:00:00Z", "dry_run": True}
+    assert "start_at" in (await world.body("jobs.backfill", partly))["warning"]
+    world.store.write("b", HOURLY.replace(b'"a"', b'"b"'))
+    assert "warning" not in await world.body("jobs.backfill", partly | {"subject": "b"})
+
+
+async def test_a_range_that_begins_in_the_future_is_not_called_the_wrong_way_round(world: "World") -> None:
+    world.store.write("a", HOURLY)
+    _, _, text = await world.error("jobs.backfill", {"subject": "a", "from": "2199-01-01T00:00:00Z"})
+    assert "from lies in the future" in text

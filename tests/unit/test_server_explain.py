@@ -23,6 +23,7 @@ pytestmark = pytest.mark.anyio
 NOW = text_to_ms("2027-06-15T12:00:30Z")
 DAY = 86_400_000
 BORN = NOW - 30 * DAY
+KEEPS = "100 records per job, 7 days"
 
 
 class History:
@@ -58,6 +59,7 @@ class World:
             clock=SimpleNamespace(now_ms=lambda: NOW),
             fresh=SimpleNamespace(catch_up=self._catch_up),
             max_reply=lambda: max_reply,
+            keeps=KEEPS,
         )
         self.explain = Explain(cast("Context", context)).explain
 
@@ -172,10 +174,14 @@ async def test_without_a_leader_ever_nothing_is_decided() -> None:
     ("request_", "error", "words"),
     [
         ({"subject": "x.y"}, JobNotFoundError, "no job 'x.y'"),
-        ({}, JobNotFoundError, "no job ''"),
+        ({}, ValidationError, "job subject is required"),
         ({"subject": 5}, MalformedInputError, "string"),
         ({"subject": "a.b", "since": 5}, MalformedInputError, "string"),
-        ({"subject": "a.b", "next": -1}, ValidationError, "next"),
+        (
+            {"subject": "a.b", "next": -1},
+            ValidationError,
+            "next must be a whole number of at least 0 and at most 100; got -1",
+        ),
         ({"subject": "a.b", "next": "many"}, ValidationError, "next"),
         ({"subject": "a.b", "until": "tomorrow"}, ValidationError, "RFC 3339"),
         ({"subject": "a.b", "since": ms_to_text(NOW)}, ValidationError, "must lie before until"),
@@ -185,3 +191,10 @@ async def test_without_a_leader_ever_nothing_is_decided() -> None:
 async def test_wrong_requests_are_refused(request_: Any, error: type[Exception], words: str) -> None:  # noqa: ANN401 - any JSON value
     with pytest.raises(error, match=words):
         await World(mark=MARK).explain(request_)
+
+
+async def test_what_is_gone_is_told_with_what_the_history_keeps() -> None:
+    world = World(mark=MARK)
+    world.ran(NOW - 30_000)
+    found = await world.explain({"subject": "a.b"})
+    assert KEEPS in found["past"][0]["text"]

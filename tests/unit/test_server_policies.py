@@ -332,3 +332,56 @@ async def test_a_report_that_cannot_be_is_refused(world: "World", wrong: dict[st
 async def test_those_who_embed_get_typed_errors(world: "World") -> None:
     with pytest.raises(ValidationError):
         await world.calls.policies.skip({"subject": "a", "count": -1})
+
+
+# Schedules.
+
+
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        ({"at": "2020-01-01T00:00:00Z"}, "2020-01-01T00:00:00.000Z was the last, it has no slot ahead"),
+        ({"cron": "0 9 * * *", "not_after": "2020-01-01T00:00:00Z"}, "no slot ahead"),
+        ({"cron": "30 2 * * *", "dst_gap": "skip"}, "dst_gap changes nothing: the zone is UTC"),
+        ({"cron": "30 2 * * *", "dst_fold": "both"}, "dst_fold changes nothing: the zone is UTC"),
+    ],
+)
+async def test_a_schedule_that_may_not_be_what_was_meant_is_stored_with_a_warning(
+    world: "World", schedule: dict[str, Any], said: str
+) -> None:
+    assert said in (await world.body("jobs.create", {"subject": "a", "schedule": schedule}))["warning"]
+
+
+async def test_a_schedule_with_slots_ahead_and_a_zone_has_no_warning(world: "World") -> None:
+    for number, schedule in enumerate(
+        (
+            {"at": "in 5m"},
+            {"cron": "30 2 * * *", "tz": "Europe/Berlin", "dst_gap": "skip"},
+            {"cron": "CRON_TZ=Europe/Berlin 30 2 * * *", "dst_gap": "skip"},
+        )
+    ):
+        body = {"subject": f"a.{number}", "schedule": schedule}
+        assert "warning" not in await world.body("jobs.create", body)
+
+
+# What a request has to be.
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "wrong", "said"),
+    [
+        ("jobs.skip", {"count": 1.5}, "count must be a whole number of at least 0 and at most 1000; got 1.5"),
+        ("jobs.skip", {"count": "3"}, "count must be a whole number of at least 0 and at most 1000; got '3'"),
+        ("jobs.trigger", {"key": "x" * 300}, "key must be text of at most 256 characters; got 'xxx"),
+        ("jobs.trigger", {"overlap": "no"}, "overlap must be one of allow, skip, buffer_one, buffer_all, cancel_other"),
+        ("jobs.backfill", {"dry_run": "yes"}, "dry_run must be true or false; got 'yes'"),
+        ("jobs.preview", {"schedule": "5m"}, "schedule must be an object; got '5m'"),
+        ("runs.report", {}, "status is required"),
+        ("runs.report", {"status": "done"}, "status must be one of completed, failed, running; got 'done'"),
+    ],
+)
+async def test_a_wrong_request_names_field_rule_and_value(
+    world: "World", endpoint: str, wrong: dict[str, Any], said: str
+) -> None:
+    code, _, text = await world.error(endpoint, {"subject": "a", **wrong})
+    assert (code, said in text) == (422, True), text

@@ -310,3 +310,16 @@ async def test_a_report_before_the_record_needs_the_job(world: "World") -> None:
     await world.body("runs.report", {"run_id": run_id, "status": "running", "job": "a.b"})
     (run,) = world.engine.recorded
     assert (run.scheduled_at_ms, run.finished_at_ms) == (1_700_000_000_000, None)
+
+
+async def test_preview_of_a_job_says_what_keeps_its_slots_from_running(world: "World") -> None:
+    world.store.write("a.b", b'{"subject":"a.b","schedule":{"cron":"0 9 * * *","jitter":"5m"}}')
+    plain = await world.body("jobs.preview", {"subject": "a.b", "count": 1})
+    assert "warnings" not in plain
+    assert plain["slots"][0]["at"] < plain["slots"][0]["due"] < plain["slots"][0]["at"].replace("T09:00", "T09:05")
+    await world.body("jobs.skip", {"subject": "a.b", "count": 2})
+    assert "are skipped" in (await world.body("jobs.preview", {"subject": "a.b"}))["warnings"][0]
+    await world.body("jobs.pause", {"subject": "a.b", "until": "in 2h"})
+    assert "no slot runs before" in (await world.body("jobs.preview", {"subject": "a.b"}))["warnings"][0]
+    await world.body("jobs.pause", {"subject": "a.b"})
+    assert "until it is resumed" in (await world.body("jobs.preview", {"subject": "a.b"}))["warnings"][0]

@@ -152,6 +152,7 @@ class Admission(msgspec.Struct, frozen=True):
             schedule,
             (
                 *warnings,
+                *effects.schedule_idle(job, schedule, now_ms),
                 *self._about_streams(job),
                 *effects.check_timeout(job, effective),
                 *effects.check_overlap(job, job.overlap, effective),

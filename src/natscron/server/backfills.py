@@ -19,7 +19,7 @@ from natscron.schedule.instants import parse_instant
 from natscron.server.context import Context
 from natscron.server.edits import unknown
 from natscron.server.effects import knows_ends
-from natscron.server.jobs import Input, Reply
+from natscron.server.jobs import Input, Reply, counts_from_creation
 from natscron.server.requests import BackfillRequest, BackfillsRequest, CancelRequest, read
 
 __all__ = ["MAX_SLOTS", "Backfills"]
@@ -63,6 +63,11 @@ class Backfills:
                 f"to lies in the future ({ms_to_text(to_ms)}): a backfill runs slots of the past, and the schedule "
                 "those that come; leave it out for now"
             )
+        if from_ms > now_ms:
+            raise ValidationError(
+                f"from lies in the future ({ms_to_text(from_ms)}): a backfill runs slots of the past, and the schedule "
+                "those that come"
+            )
         if from_ms > to_ms:
             raise ValidationError(f"from ({ms_to_text(from_ms)}) is later than to ({ms_to_text(to_ms)}); swap them")
         await self._fresh.catch_up()
@@ -76,12 +81,12 @@ class Backfills:
         held = await _held(entry.schedule, from_ms, to_ms)
         reply: Reply = {"count": held.count, "first": _text(held.first_ms), "last": _text(held.last_ms)}
         reply["estimate"] = _estimate(held.count, every_ms)
+        why = _begins_later(job, held, from_ms)
         if request.dry_run:
-            return reply
+            return reply | ({"warning": why} if why else {})
         if not held.count:
-            raise ValidationError(
-                f"job {job.id!r} has no slot from {ms_to_text(from_ms)} to {ms_to_text(to_ms)}; see jobs.preview"
-            )
+            span = f"from {ms_to_text(from_ms)} to {ms_to_text(to_ms)}"
+            raise ValidationError(f"job {job.id!r} has no slot {span}; {why or 'see jobs.preview'}")
         row = await self._engine.backfill(
             job.id, from_ms, to_ms, every_ms=every_ms, overlap=overlap, key=request.key or None
         )
@@ -115,6 +120,18 @@ class Backfills:
             self._admission.check_overlap(job, asked)
             return asked
         return None if knows_ends(job) else Overlap.ALLOW
+
+
+def _begins_later(job: Job, held: _Range, from_ms: Ms) -> str:
+    """Why slots that one may expect are not there; empty if there is nothing to say."""
+    if not counts_from_creation(job.schedule) or from_ms >= job.anchor_ms:
+        return ""
+    if held.first_ms is not None and held.first_ms < job.anchor_ms:
+        return ""  # another member of the schedule reaches back further
+    return (
+        f"its schedule counts from the job's creation, {ms_to_text(job.anchor_ms)}, and has no slot before; with "
+        "start_at it counts from there"
+    )
 
 
 async def _held(schedule: Schedule, from_ms: Ms, to_ms: Ms) -> _Range:

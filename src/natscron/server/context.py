@@ -32,3 +32,5 @@ class Context:
     """Told of each job that was written."""
     notes: Callable[[], list[str]]
     """What an operator should know besides what the engine says."""
+    keeps: str = ""
+    """What the history keeps, in words, such as "100 records per job, 7 days"."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from natscron.codec import ms_to_text
 from natscron.errors import ValidationError
 from natscron.model import (
     DEFAULT_CATCHUP,
@@ -14,8 +15,9 @@ from natscron.model import (
     Overlap,
 )
 from natscron.policy.overlap import BUFFER_MAX
+from natscron.schedule import Schedule
 
-__all__ = ["check_overlap", "check_timeout", "idle", "knows_ends"]
+__all__ = ["check_overlap", "check_timeout", "idle", "knows_ends", "schedule_idle"]
 
 _CROWDED: Final = {
     Overlap.SKIP: "overlap 'skip' leaves out all but the first of them",
@@ -61,6 +63,23 @@ def check_timeout(job: Job, effective: Delivery | None) -> tuple[str, ...]:
     if job.delivery is Delivery.AUTO and effective is not Delivery.JETSTREAM:
         return ("timeout is kept and has no effect: delivery 'auto' comes to 'core' now",)
     return ()
+
+
+def schedule_idle(job: Job, schedule: Schedule, now_ms: Ms) -> tuple[str, ...]:
+    """What of a schedule that is saved now changes nothing, a sentence each."""
+    spec = job.schedule
+    found: list[str] = []
+    if spec is not None and spec.cron and not spec.tz and "TZ=" not in spec.cron:
+        found += [
+            f"{name} changes nothing: the zone is UTC, whose clocks never change; give tz"
+            for name, value in (("dst_gap", spec.dst_gap), ("dst_fold", spec.dst_fold))
+            if value
+        ]
+    if schedule.dues.next_after_ms(now_ms) is None:
+        last_ms = schedule.last_at_or_before_ms(now_ms)
+        when = "has" if last_ms is None else f"{ms_to_text(last_ms)} was the last, it has"
+        found.append(f"the schedule {when} no slot ahead: what catchup still reaches runs, and no more")
+    return tuple(found)
 
 
 def idle(job: Job, effective: Delivery | None, now_ms: Ms) -> tuple[str, ...]:

@@ -18,9 +18,9 @@ from natscron.engine.explain.words import instant_of
 from natscron.errors import JobNotFoundError, ValidationError
 from natscron.model import Ms, Run, RunStatus
 from natscron.server.context import Context
-from natscron.server.jobs import Input, Reply
+from natscron.server.jobs import Input, Reply, named
 from natscron.server.replies import encode
-from natscron.server.requests import fields_of
+from natscron.server.requests import fields_of, not_valid
 from natscron.server.subjects import go_accepts
 from natscron.storage.protocol import RunQuery
 
@@ -50,20 +50,21 @@ class ExplainRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 class Explain:
     """Explanations. Works on every instance, whether it leads or not."""
 
-    def __init__(self, context: Context, *, keeps: str = "") -> None:
-        """``keeps``: what the history keeps, in words; empty: where to look it up."""
+    def __init__(self, context: Context) -> None:
+        """``context.keeps`` is what the history keeps, in words; empty: where to look it up."""
         self._engine = context.engine
         self._store = context.store
         self._target = context.target
         self._clock = context.clock
         self._fresh = context.fresh
         self._max_reply = context.max_reply
-        self._keeps = keeps
+        self._keeps = context.keeps
 
     async def explain(self, data: Input) -> Reply:
         """The past of the window and the next slots, each line with a word for programs and a text for people."""
         request = _read(data)
         now_ms = self._clock.now_ms()
+        named(request.subject)
         until_ms = now_ms if request.until is None else text_to_ms(request.until)
         since_ms = until_ms - DEFAULT_WINDOW_MS if request.since is None else text_to_ms(request.since)
         if since_ms >= until_ms:
@@ -196,4 +197,4 @@ def _read(data: Input) -> ExplainRequest:
     try:
         return msgspec.convert(given, ExplainRequest)
     except msgspec.ValidationError as error:
-        raise ValidationError(f"the request is not valid: {error}") from None
+        raise not_valid(ExplainRequest, given, error) from None

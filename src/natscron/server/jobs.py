@@ -30,7 +30,7 @@ from natscron.server.replies import encode
 from natscron.server.requests import PatternRequest, SubjectRequest, read, revision_of
 from natscron.server.subjects import go_accepts, matcher
 
-__all__ = ["Input", "Jobs", "Reply", "named"]
+__all__ = ["Input", "Jobs", "Reply", "counts_from_creation", "named"]
 
 Input: TypeAlias = bytes | str | Mapping[str, Any]
 Reply: TypeAlias = dict[str, Any]
@@ -241,7 +241,7 @@ class Jobs:
         self._on_saved(job)
         reply: Reply = {}
         # An interval counts from the store's time of the creating write, which is not known here.
-        if job.anchor_ms or not _counts_from_creation(job.schedule):
+        if job.anchor_ms or not counts_from_creation(job.schedule):
             next_ms = next_due(job, admitted.schedule, self._clock.now_ms())
             if next_ms is not None:
                 reply["next_run"] = ms_to_text(next_ms)
@@ -252,11 +252,12 @@ class Jobs:
         return reply
 
 
-def _counts_from_creation(spec: ScheduleSpec | None) -> bool:
+def counts_from_creation(spec: ScheduleSpec | None) -> bool:
+    """Whether the schedule, or a part of it, begins with the job's creation."""
     if spec is None:
         return False
     anchored = spec.every or spec.rrule or "@every" in (spec.cron or "").lower()
-    return bool(anchored and not spec.start_at) or any(map(_counts_from_creation, spec.any))
+    return bool(anchored and not spec.start_at) or any(map(counts_from_creation, spec.any))
 
 
 def _expected(found: Mapping[str, Any]) -> int | None:

@@ -9,7 +9,7 @@ from natscron.codec import job_view, ms_to_text, text_to_ms
 from natscron.codec.spec import read_schedule
 from natscron.engine.table import Entry
 from natscron.errors import JobNotFoundError, ValidationError
-from natscron.model import JobState, Ms
+from natscron.model import Job, JobState, Ms
 from natscron.schedule import describe, preview, resolve_spec
 from natscron.server.admission import schedule_of
 from natscron.server.context import Context
@@ -97,6 +97,7 @@ class Lookups:
         request = read(PreviewRequest, data)
         now_ms = self._clock.now_ms()
         after_ms = now_ms if request.after is None else text_to_ms(request.after)
+        about: tuple[str, ...] = ()
         if request.schedule is not None:
             # The schedule may name calendars, which this instance may not have seen yet.
             if request.schedule.get("except"):
@@ -108,6 +109,7 @@ class Lookups:
             if job.invalid is not None:
                 raise ValidationError(f"job {job.id!r} cannot be honoured: {job.invalid}")
             spec, anchor_ms, seed = job.schedule, job.anchor_ms, job.id
+            about = _left_out(job, now_ms)
         calendars = self._engine.table.calendars()
         if spec is not None:
             spec = resolve_spec(spec, now_ms, anchor_ms=anchor_ms, seed=seed, calendars=calendars)
@@ -126,11 +128,15 @@ class Lookups:
             spec, after_ms, request.count, anchor_ms=anchor_ms, seed=seed, lenient=lenient, calendars=calendars
         )
         reply: Reply = {
-            "slots": [{"at": ms_to_text(slot.at_ms), "local": slot.local, "mark": slot.mark} for slot in slots],
+            "slots": [
+                {"at": ms_to_text(slot.at_ms), "local": slot.local, "mark": slot.mark}
+                | ({"due": slot.due} if slot.due else {})
+                for slot in slots
+            ],
             "description": describe(spec, seed=seed, lenient=lenient),
         }
-        if warnings:
-            reply["warnings"] = list(warnings)
+        if about or warnings:
+            reply["warnings"] = [*about, *warnings]
         return reply
 
     def view(self, entry: Entry, last_runs: Mapping[str, Ms]) -> Reply:
@@ -154,6 +160,19 @@ class Lookups:
             go = "nats: key not found" if go_accepts(subject) else "nats: invalid key"
             raise JobNotFoundError(f"{go}: there is no job {subject[:200]!r}")
         return entry
+
+
+def _left_out(job: Job, now_ms: Ms) -> tuple[str, ...]:
+    """What keeps slots that the schedule has from being run."""
+    found: list[str] = []
+    until_ms = job.paused_until_ms
+    if job.paused and until_ms is None:
+        found.append("the job is paused: no slot runs until it is resumed")
+    elif job.paused and until_ms is not None and until_ms > now_ms:
+        found.append(f"the job is paused: no slot runs before {ms_to_text(until_ms)}")
+    if job.skip is not None and job.skip.until_ms > now_ms:
+        found.append(f"slots up to {ms_to_text(job.skip.until_ms)} are skipped")
+    return tuple(found)
 
 
 _LARGE: Final = frozenset({"payload", "headers", "labels", "note"})

@@ -10,6 +10,8 @@ import msgspec
 from natscron import __version__
 from natscron.clock import Clock
 from natscron.config import Settings
+from natscron.config.settings import HistorySettings
+from natscron.durations import format_duration
 from natscron.engine.engine import Engine
 from natscron.engine.history import HistoryWriter
 from natscron.engine.options import EngineOptions
@@ -155,6 +157,7 @@ class Parts:
             max_reply=lambda: connection.max_payload,
             on_saved=saved,
             notes=lambda: [*storage.warnings, *([keeper.problem] if keeper.problem else [])],
+            keeps=_keeps(settings.history),
         )
         self.calls = Calls(context)
         self._engine_started = True
@@ -209,6 +212,16 @@ class Parts:
         if started:
             found.append(self.engine.stop(timeout_s))
         return found
+
+
+def _keeps(history: HistorySettings) -> str:
+    """What the history keeps, in words."""
+    if not history.enabled:
+        return "nothing: it is switched off ([history] enabled)"
+    records = "1 record" if history.per_job == 1 else f"{history.per_job:,} records"
+    days, rest = divmod(history.max_age_ms, 86_400_000)
+    age = format_duration(history.max_age_ms * 1_000_000, short=True)
+    return f"{records} per job, {age if rest else '1 day' if days == 1 else f'{days} days'}"
 
 
 class _NoHistory(HistoryWriter):

@@ -4,10 +4,12 @@ Field names match in any case, null is as good as absent and unknown fields are 
 themselves are read by :mod:`natscron.codec`.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, get_type_hints
 
 import msgspec
+import msgspec.inspect
 from msgspec import UNSET, Meta
 
 from natscron.codec.gojson import as_object, decode, fold, go_type_error, normalise
@@ -32,6 +34,7 @@ __all__ = [
     "SubjectRequest",
     "TriggerRequest",
     "fields_of",
+    "not_valid",
     "read",
     "revision_of",
 ]
@@ -228,7 +231,41 @@ def read(kind: type[_Request], data: Input, *, empty_is_default: bool = False) -
     try:
         return msgspec.convert(given, kind)
     except msgspec.ValidationError as error:
-        raise ValidationError(f"the request is not valid: {error}") from None
+        raise not_valid(kind, given, error) from None
+
+
+def not_valid(kind: type[msgspec.Struct], given: Mapping[str, Any], error: msgspec.ValidationError) -> ValidationError:
+    """An error that names field, rule and value, for one that names the types of a library."""
+    if missing := re.search(r"missing required field `(\w+)`", str(error)):
+        return ValidationError(f"{missing[1]} is required")
+    found = re.fullmatch(r"(.*) - at `\$\.(\w+)`", str(error))
+    field = next((one for one in msgspec.structs.fields(kind) if found and one.encode_name == found[2]), None)
+    if found is None or field is None or found[2] not in given:
+        return ValidationError(f"the request is not valid: {error}")
+    rule = _rule(msgspec.inspect.type_info(field.type))
+    return ValidationError(f"{found[2]} must be {rule}; got {repr(given[found[2]])[:64]}")
+
+
+def _rule(kind: msgspec.inspect.Type) -> str:
+    """What a value has to be, in words."""
+    match kind:
+        case msgspec.inspect.Metadata():
+            words = _rule(kind.type)
+        case msgspec.inspect.UnionType():
+            words = " or ".join(_rule(one) for one in kind.types if not isinstance(one, msgspec.inspect.NoneType))
+        case msgspec.inspect.IntType():
+            bounds = [] if kind.ge is None else [f"at least {kind.ge}"]
+            bounds += [] if kind.le is None else [f"at most {kind.le}"]
+            words = "a whole number" + (f" of {' and '.join(bounds)}" if bounds else "")
+        case msgspec.inspect.StrType():
+            words = "text" if kind.max_length is None else f"text of at most {kind.max_length} characters"
+        case msgspec.inspect.EnumType():
+            words = f"one of {', '.join(one.value for one in kind.cls)}"
+        case msgspec.inspect.LiteralType():
+            words = f"one of {', '.join(map(str, kind.values))}"
+        case _:
+            words = "true or false" if isinstance(kind, msgspec.inspect.BoolType) else "an object"
+    return words
 
 
 def revision_of(value: Any) -> int | None:  # noqa: ANN401 - any JSON value
