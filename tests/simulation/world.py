@@ -82,6 +82,7 @@ class SimTarget:
             ("slot", str(dispatch.scheduled_at_ms)),
             ("delivery", delivery.value),
             ("attempt", str(dispatch.attempt)),
+            ("message", f"{dispatch.run_id}.{dispatch.message}"),
         )
         return Outgoing(job.id, headers, b"", token)
 

@@ -377,7 +377,7 @@ def inbox(air: Air, journal: set[str]) -> Inbox:
         failing=nothing,  # type: ignore[arg-type]
         backfills=nothing,  # type: ignore[arg-type]
         find_job=air.jobs.get,
-        in_journal=journal.__contains__,
+        expected=lambda row: row.about in journal,
         record=air.records.append,
         clock=_Clock(),  # type: ignore[arg-type]
     )

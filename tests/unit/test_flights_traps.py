@@ -105,6 +105,21 @@ def test_all_that_was_said_of_a_run_of_the_journal_is_kept_until_it_is_taken_up(
     assert list(air.flights.closed_rows) == ["r1=end.1", "r1=end.2"]
 
 
+@pytest.mark.parametrize("state", [OpenState.PENDING, OpenState.BUFFERED])
+@pytest.mark.parametrize("status", [RunStatus.COMPLETED, RunStatus.FAILED])
+def test_a_report_proves_that_the_leader_before_us_sent_the_run_although_its_row_does_not(
+    state: OpenState, status: RunStatus
+) -> None:
+    air = Air(msgspec.structs.replace(REPORTS, overlap=Overlap.BUFFER_ALL))
+    row = msgspec.structs.replace(air.flight("r1").as_row(3), state=state)
+    box = inbox(air, set())
+    box.opened_all([row, msgspec.structs.replace(word("r1"), report=report(status))])
+    box.all_known()
+    assert [(run, end) for run, end, _ in air.story()] == [("r1", status.value)]
+    assert air.step(1_000) == []
+    assert (air.flights.waiting("a"), air.flights.running("a"), len(air.flights)) == (0, 0, 0)
+
+
 # What waits.
 
 

@@ -86,6 +86,7 @@ class Flight:
         flight.state, flight.attempt, flight.payload, flight.row = row.state, row.attempt, row.payload, row
         flight.deadline_ms, flight.next_at_ms = row.deadline_ms, row.next_at_ms
         flight.message, flight.stored, flight.overlap = row.message, row.stored, row.overlap
+        flight.inherited = True
         return flight
 
     @property

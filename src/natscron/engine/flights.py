@@ -120,10 +120,6 @@ class Flights:
         """Whether the run is on its way or ended lately: a row of it that is seen again says nothing new."""
         return run_id in self._by_id or run_id in self._ended
 
-    def on_its_way(self, run_id: str) -> bool:
-        """Whether the run is on its way."""
-        return run_id in self._by_id
-
     def told(self, run_id: str) -> bool:
         """Whether the run's worker has told its end already."""
         return self._ended.get(run_id, False)
@@ -191,6 +187,11 @@ class Flights:
         line.append(flight)
         if len(line) > 1 and line[-2].scheduled_ms > flight.scheduled_ms:
             self._waiting[flight.job.id] = deque(sorted(line, key=lambda f: f.scheduled_ms))
+
+    def _unqueue(self, flight: Flight) -> None:
+        line = deque(other for other in self._waiting.pop(flight.job.id, ()) if other is not flight)
+        if line:
+            self._waiting[flight.job.id] = line
 
     def sent(self, flight: Flight, now_ms: Ms) -> None:
         """The present try was handed over at ``now_ms``."""
@@ -268,8 +269,12 @@ class Flights:
         """A worker says how a run ended that is on its way."""
         self._latest_ms = now_ms
         flight = self._by_id[run_id]
-        if flight.state not in {OpenState.RUNNING, OpenState.RETRY}:
-            return  # it was not even sent
+        if flight.state in {OpenState.PENDING, OpenState.BUFFERED}:
+            if not flight.inherited:
+                return  # it was not even sent
+            # The leader before us sent it, in a write that was cut before the row.
+            self._unqueue(flight)
+            self.enter(flight)
         done = report.status is RunStatus.COMPLETED
         stream = flight.delivery is Delivery.JETSTREAM
         if not done and report.attempt < (flight.message if stream else flight.attempt):
@@ -298,15 +303,14 @@ class Flights:
             flight = heapq.heappop(self._timers)[2]
             flight.version += 1
             if flight.state is OpenState.RUNNING:
-                if flight.inherited and not flight.job.reports:
+                if flight.inherited and not flight.job.reports and flight.delivery is Delivery.CORE:
+                    # Its row follows its message in one write: it went out.
+                    self.delivered(flight, now_ms)
+                elif flight.inherited and not flight.job.reports:
                     doubtful.append(flight)
                 else:
-                    what = "no report" if flight.job.reports else "no answer"
-                    self._judged(
-                        flight,
-                        Outcome(RunStatus.FAILED, Reason.TIMEOUT, f"{what} within the timeout", retry=True),
-                        now_ms,
-                    )
+                    text = f"no {'report' if flight.job.reports else 'answer'} within the timeout"
+                    self._judged(flight, Outcome(RunStatus.FAILED, Reason.TIMEOUT, text, retry=True), now_ms)
                 continue
             job = self._find_job(flight.job.id)
             if job is None or job.generation != flight.job.generation or job.invalid is not None:

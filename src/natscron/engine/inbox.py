@@ -2,8 +2,9 @@
 
 Rows come from the snapshot that a leader takes below its lease, and from the watch: triggers and backfills laid down by
 any instance, workers' reports, word that a backfill is to end, counters, and the unfinished runs of the leader before
-us. Runs of that leader that stand in its journal only are taken up in their turn, when the planner comes to their slot;
-until then reports about them are kept here, and nothing that waits is let go.
+us. Runs of that leader without a row, which stand in its journal or went out in a write that was cut before its note,
+are taken up in their turn, when the planner comes to their slot; until then reports about them are kept here, and
+nothing that waits is let go.
 """
 
 from collections.abc import Callable
@@ -27,7 +28,7 @@ class Inbox:
         failing: Failing,
         backfills: Backfills,
         find_job: Callable[[str], Job | None],
-        in_journal: Callable[[str], bool],
+        expected: Callable[[OpenRow], bool],
         record: Callable[[Run], None],
         clock: StoreClock,
     ) -> None:
@@ -35,11 +36,11 @@ class Inbox:
         self._failing = failing
         self._backfills = backfills
         self._find_job = find_job
-        self._in_journal = in_journal
+        self._expected = expected
         self._record = record
         self._clock = clock
         self._reports: dict[str, list[OpenRow]] = {}
-        """Of runs that stand in the journal and are not taken up yet, by run id."""
+        """Of runs that the planner has yet to come to, by run id."""
 
     def opened(self, row: OpenRow) -> None:
         """A row of somebody else."""
@@ -62,16 +63,16 @@ class Inbox:
             self.opened(row)
 
     def taken_up(self, run_id: str) -> None:
-        """A run of the journal is on its way again: what was said about it counts now."""
+        """A run of the leader before us is on its way again: what was said about it counts now."""
         for row in self._reports.pop(run_id, ()):
             self._reported(row, self._clock.now_ms())
 
     def has_word_of(self, run_id: str) -> bool:
-        """Whether a worker said something about a run of the journal: then its message did arrive."""
+        """Whether a worker said something about a run that is not taken up yet: then its message did arrive."""
         return run_id in self._reports
 
     def all_known(self) -> None:
-        """Nothing of the journal is left to be taken up."""
+        """Nothing of the leader before us is left to be taken up."""
         if self._flights.holding:
             self._flights.release_all()
             for run_id in list(self._reports):
@@ -80,7 +81,7 @@ class Inbox:
     def _run(self, row: OpenRow, now: Ms) -> None:
         flights = self._flights
         if flights.knows(row.run_id):
-            if not flights.on_its_way(row.run_id):
+            if flights.find(row.run_id) is None:
                 # It ended here; laid down again (an idempotency key used twice) it must not outlive this term.
                 flights.closed_rows[row.run_id] = 0
             return
@@ -96,12 +97,7 @@ class Inbox:
         at = now
         if row.state is OpenState.RUNNING and row.delivery is Delivery.JETSTREAM and not row.stored:
             flight.state = OpenState.RETRY
-        elif row.state is OpenState.RUNNING and row.delivery is Delivery.CORE and not job.reports:
-            # The row follows its message in one write: it went out.
-            flights.taken_over(flight, now)
-            flights.delivered(flight, now)
-            return
-        elif row.state is OpenState.RUNNING:
+        elif row.state is OpenState.RUNNING and (row.delivery is not Delivery.CORE or job.reports):
             at = row.deadline_ms + DOUBT_MS
         elif row.state is OpenState.RETRY:
             at = row.next_at_ms
@@ -113,7 +109,7 @@ class Inbox:
         if row.report is not None and (flight := self._flights.find(row.about)) is not None:
             decided_ms = flight.decided_ms
             self._flights.reported(row.about, row.report, now)
-        elif row.report is not None and self._in_journal(row.about) and not self._flights.knows(row.about):
+        elif row.report is not None and self._expected(row) and not self._flights.knows(row.about):
             self._reports.setdefault(row.about, []).append(row)
             return
         elif row.report is not None and not self._flights.told(row.about):

@@ -139,7 +139,7 @@ class Term:
             failing=self.failing,
             backfills=self.backfills,
             find_job=self._find_job,
-            in_journal=lambda run_id: run_id in self._sent,
+            expected=self._expected,
             # Whoever waited for it has counted its end already.
             record=history.record,
             clock=clock,
@@ -159,13 +159,14 @@ class Term:
         # A run id begins with its slot; a leader whose clock was ahead had sent slots after ours.
         slots = [ids.ulid_time_ms(run_id) for run_id in self._sent if ids.is_ulid(run_id)]
         slots.extend(row.scheduled_at_ms for row in snapshot.rows if row.state in _RUNS and row.trigger in _BY_PLAN)
+        told_until = record.stored_at_ms + options.max_skew_ms  # a report may name any run, of the far future too
+        told = [row.scheduled_at_ms for row in snapshot.rows if row.state is OpenState.REPORTED]
+        slots.extend(slot_ms for slot_ms in told if slot_ms <= told_until)
         # All of it was stored before the lease was; a slot's due instant may lie behind the slot.
-        self._inherited_until = max(slots, default=0) and max(*slots, record.stored_at_ms)
+        self._inherited_until = max([*slots, record.stored_at_ms])
         self._inherited_note = record.lease.mark.note
         self._began_with = record.lease.mark
         self._inbox.opened_all(snapshot.rows)
-        if not self._sent:
-            self._inbox.all_known()
 
     # What others tell the term; all called in the event loop.
 
@@ -254,11 +255,13 @@ class Term:
     def _prepared(self, due: Due) -> Ready | None:
         """Encode a slot, unless the leader before us sent it."""
         job = due.cursor.entry.job
-        if self._sent or self._rows_known:
+        if self.flights.holding:
             run_id = self._encoder.run_id(job, due.slot_ms)
             if run_id in self._rows_known:
                 return None
             sent_ms = self._sent.get(run_id)
+            if sent_ms is None and self._inbox.has_word_of(run_id):
+                sent_ms = due.due_ms
             if sent_ms is not None and not self._resend(due, run_id, sent_ms):
                 return None
         return self._encoder.ready(due)
@@ -433,6 +436,12 @@ class Term:
                     )
                 )
         return sent
+
+    def _expected(self, row: OpenRow) -> bool:
+        """Whether a report is about a run of the leader before us that the planner has yet to come to."""
+        slot_ms = row.scheduled_at_ms
+        cut = self.flights.holding and self._began_with.instant_ms < slot_ms <= self._inherited_until
+        return cut or row.about in self._sent
 
     def _was_sent(self, job: Job, slot_ms: Ms) -> bool:
         return self._encoder.run_id(job, slot_ms) in self._sent
