@@ -89,6 +89,24 @@ def test_a_class_that_fails_from_the_start_is_told_of() -> None:
     assert ran(take(planner, 12_000, 1)) == [11_000, 12_000]
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        ScheduleSpec(any=(FIVES, KIND)),
+        ScheduleSpec(cron="* * * * * *", except_=(KIND, ScheduleSpec(cron="0 0 1 1 *")), run_at_start=True),
+        ScheduleSpec(kind="myapp.moody", jitter="500ms"),
+        ScheduleSpec(kind="myapp.moody", not_after="2030-01-01T00:00:00Z"),
+    ],
+)
+def test_a_part_that_fails_holds_up_the_whole_schedule_which_is_told_of(schedule: ScheduleSpec) -> None:
+    Moody.bad = True
+    planner = started([Jobs().create(schedule)])
+    for now in range(10_500, 20_500, 1_000):
+        window = take(planner, now, 1)
+        assert ran(window) == []
+        assert told(window) == ([(10_500, 10_500, 0, "invalid_job")] if now == 10_500 else [])
+
+
 def test_it_is_asked_less_and_less_often_and_never_rarer_than_each_minute() -> None:
     planner = started([Jobs().create(KIND)])
     Moody.bad = True

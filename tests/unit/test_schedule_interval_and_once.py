@@ -159,6 +159,23 @@ def test_the_minimum_interval_is_configurable_and_holds_for_cron_too() -> None:
     compiled(cron="* * * * *", min_interval_ns=60 * 10**9)
 
 
+def test_the_minimum_interval_holds_for_recurrence_rules_and_for_each_member_of_a_union() -> None:
+    minute = 60 * 10**9
+    with pytest.raises(InvalidScheduleError, match=r"invalid rrule .* 20s apart, below the minimum of 1m"):
+        compiled(rrule="FREQ=HOURLY;BYSECOND=0,20", min_interval_ns=minute)
+    with pytest.raises(InvalidScheduleError, match="15m apart, below the minimum of 1h"):
+        compiled(
+            rrule="FREQ=DAILY;BYHOUR=9;BYMINUTE=0,15", start_at="2040-01-01T00:00:00Z", min_interval_ns=60 * minute
+        )
+    compiled(rrule="FREQ=HOURLY;BYMINUTE=0,1;BYSECOND=0", min_interval_ns=minute)
+    compiled(rrule="FREQ=MINUTELY;COUNT=1", min_interval_ns=60 * minute)
+    hourly, seconds = ScheduleSpec(cron="0 * * * *"), ScheduleSpec(cron="0,1 * * * * *")
+    with pytest.raises(InvalidScheduleError, match=r"any\[1\]: .* 1s apart, below the minimum of 1m"):
+        compiled(any=(hourly, seconds), min_interval_ns=minute)
+    # Slots of different members may lie closer together: there are at most sixteen members.
+    compiled(any=(hourly, ScheduleSpec(cron="10 0 * * * *")), min_interval_ns=minute)
+
+
 def test_once_is_due_at_its_instant_and_never_again() -> None:
     at = parse_instant("2030-01-01T00:00:00Z")
     schedule = compiled(at="2030-01-01T01:00:00+01:00")

@@ -15,6 +15,7 @@ from natscron.schedule import (
     parse_instant,
     register_schedule,
     registered_spec,
+    resolve_spec,
 )
 from natscron.schedule.kinds import forget_schedule
 
@@ -141,6 +142,17 @@ def test_a_class_is_never_asked_outside_of_the_years_that_there_are() -> None:
     assert schedule.next_after_ms(MAX_MS) is None
     assert schedule.last_at_or_before_ms(-1) is None
     assert schedule.last_at_or_before_ms(10**18) == MAX_MS - 3_599_999
+
+
+def test_max_runs_cannot_be_counted_while_the_class_fails() -> None:
+    user = Answers()
+    register_schedule(KIND, Answers, encode=lambda _: "", decode=lambda _: user)
+    user.given = OSError("away")
+    with pytest.raises(InvalidScheduleError, match=r"max_runs 5 cannot be counted: myapp\.answers: .* OSError: away"):
+        resolve_spec(ScheduleSpec(kind=KIND, max_runs=5), NOON)
+    assert resolve_spec(ScheduleSpec(kind="myapp.hourly", config="0", max_runs=5), NOON).last_slot == (
+        "2030-01-01T17:00:00Z"
+    )
 
 
 def test_an_unknown_kind_is_named() -> None:

@@ -73,6 +73,19 @@ def test_the_slot_at_the_creation_counts(late: int) -> None:
     assert slots_of(daily, NOON + late, NOON - 1, 9) == [NOON + late, NOON + HOUR]
 
 
+@pytest.mark.parametrize(
+    "taken",
+    [
+        ScheduleSpec(except_=(ScheduleSpec(cron="* * 12 * * *"),)),
+        ScheduleSpec(not_before="in 1m"),
+    ],
+)
+def test_a_slot_at_the_creation_that_is_taken_away_does_not_count(taken: ScheduleSpec) -> None:
+    taken = msgspec.structs.replace(taken, cron="30 0 * * * *", run_at_start=True, max_runs=2)
+    spec = resolve_spec(taken, NOON)
+    assert slots_of(spec, NOON, NOON - 1, 9) == [NOON + HOUR + 30_000, NOON + 2 * HOUR + 30_000]
+
+
 def test_an_unchanged_file_does_not_count_again() -> None:
     for spec in SPECS:
         wanted = msgspec.structs.replace(spec, max_runs=5)

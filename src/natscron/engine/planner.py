@@ -339,11 +339,13 @@ class Planner:
 
     def _push(self, cursor: Cursor, after: Ms) -> None:
         due = cursor.next_ms = cursor.next_after(after)
-        if due is not None:
+        if cursor.slots.failure is not None:
+            # Also if there is an answer: that of a union's other members, or one without what an exclusion takes away.
+            cursor.next_ms = None
+            self._unanswered.add(cursor, after)
+        elif due is not None:
             self._order += 1
             heapq.heappush(self._heap, (due, cursor.rank + self._order, cursor))
-        elif cursor.slots.failure is not None:
-            self._unanswered.add(cursor, after)
 
     def _first(self, heap: list[tuple[Ms, int, Cursor]]) -> Ms | None:
         while heap and not heap[0][2].alive:

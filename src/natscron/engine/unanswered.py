@@ -74,7 +74,8 @@ class Unanswered:
                 continue
             asked += 1
             begin = max(question.after, decided(cursor))
-            if cursor.next_after(begin) is None and cursor.slots.failure is not None:
+            cursor.next_after(begin)
+            if cursor.slots.failure is not None:
                 if not question.wait_ms:
                     told.append((cursor, Skipped(now_ms, now_ms, 0, Reason.INVALID_JOB)))
                 question.wait_ms = min(max(question.wait_ms * 2, _WAIT_MS), _WAIT_MAX_MS)

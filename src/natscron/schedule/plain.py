@@ -140,11 +140,11 @@ def _split_zone(text: str, tz: str | None) -> tuple[str, str]:
     return fields, zone
 
 
-def _spaced(schedule: Schedule, min_interval_ns: int) -> None:
-    """Refuse cron slots that lie closer together than the minimum; only minimums over a second can be broken."""
+def _spaced(schedule: Schedule, min_interval_ns: int, from_ms: int = _FIRST_DAY * 86_400_000) -> None:
+    """Refuse slots in whole seconds that lie closer together than the minimum; only one over a second can be broken."""
     if min_interval_ns <= _SECOND:
         return
-    slot = schedule.next_after_ms(_FIRST_DAY * 86_400_000)
+    slot = schedule.next_after_ms(from_ms - 1)
     for _ in range(_SPACING_SLOTS):
         following = None if slot is None else schedule.next_after_ms(slot)
         if slot is None or following is None:
@@ -247,7 +247,12 @@ def compile_plain(spec: ScheduleSpec, context: Context) -> Compiled:
 
         start_ms = resolve_instant(spec.start_at, context.anchor_ms) if spec.start_at else context.anchor_ms
         zone = "UTC" if (spec.tz or "") in UTC_NAMES else spec.tz or "UTC"
-        return Compiled(compile_rrule(text, zone_name=zone, start_ms=start_ms, gap=spec.dst_gap, fold=spec.dst_fold))
+        rule = compile_rrule(text, zone_name=zone, start_ms=start_ms, gap=spec.dst_gap, fold=spec.dst_fold)
+        try:
+            _spaced(rule, context.min_interval_ns, start_ms)
+        except ValidationError as error:
+            raise InvalidScheduleError(f"invalid rrule '{shown(text)}': {error}") from None
+        return Compiled(rule)
     idle = (
         ("dst_gap and dst_fold are about cron expressions: they change nothing here",)
         if spec.dst_gap or spec.dst_fold

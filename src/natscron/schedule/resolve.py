@@ -115,9 +115,13 @@ def resolve_spec(  # noqa: PLR0913 - what a schedule depends on, each by its nam
         spec, anchor_ms = _pinned(spec, now_ms), now_ms
     meter = Meter(_UNITS)
     context = Context(anchor_ms, seed, min_interval_ns=1)
-    regular = msgspec.structs.replace(spec, run_at_start=False) if creating else spec
-    schedule = compile_metered(regular, context, calendars, meter).schedule
-    wanted = max_runs - (creating and spec.run_at_start)
+    schedule = compile_metered(spec, context, calendars, meter).schedule
+    wanted = max_runs
+    if creating and spec.run_at_start and schedule.last_at_or_before_ms(now_ms) == now_ms:
+        # Unless it is taken away, the slot at the creation is one of them; when it is to be, is known only roughly.
+        wanted -= 1
+        regular = msgspec.structs.replace(spec, run_at_start=False)
+        schedule = compile_metered(regular, context, calendars, meter).schedule
     if wanted:
         last_ms = _nth(schedule, now_ms, wanted, meter)
     else:
