@@ -100,6 +100,17 @@ def test_a_range_record_that_reaches_out_of_the_window_is_cut_to_it_and_not_coun
     assert [(line.from_ms, line.to_ms, line.count) for line in past] == [(NOW - 10 * MINUTE, SLOTS[1], None)]
 
 
+@pytest.mark.parametrize("reason", [Reason.FAILURES_PAUSED, Reason.INVALID_JOB])
+def test_a_record_of_no_slot_says_from_when_on_none_runs_and_hides_no_slot(reason: Reason) -> None:
+    past = told(entry_of(EVERY_FIVE), missed(SLOTS[0], SLOTS[0], 0, reason), ran(SLOTS[0]), ran(SLOTS[1])).past
+    assert [(line.text.partition(":")[0], line.count) for line in past if line.what is What.NOT_RUN] == [
+        ("none runs from here on", 0)
+    ]
+    assert [line.at_ms for line in past if line.what is What.RAN] == SLOTS
+    past = told(entry_of(EVERY_FIVE), missed(SLOTS[0], SLOTS[0], 0, reason), ran(SLOTS[1])).past
+    assert What.NO_RECORD in [line.what for line in past]
+
+
 def test_an_outage_longer_than_the_window_leaves_no_slot_unexplained() -> None:
     past = told(
         entry_of(EVERY_FIVE),

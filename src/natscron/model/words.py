@@ -117,7 +117,7 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     """The message is over the server's maximum payload."""
     INVALID_JOB = "invalid_job"
-    """The stored row cannot be honoured; see the job's error."""
+    """The stored row cannot be honoured, or the class of its schedule failed; see the job's error."""
     PAUSED = "paused"
     """The job was paused; recorded as a range when it is resumed."""
     SKIP_NEXT = "skip_next"

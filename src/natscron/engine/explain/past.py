@@ -55,7 +55,7 @@ class Past:
         self._by_slot = {run.scheduled_at_ms: run for run in inside if run.trigger in _OWN}
         self._others = [run for run in inside if run.trigger not in _OWN]
         self._ranges = _ranges(asked.runs, asked.since_ms, self._until)
-        self._starts, self._ends = _covered(self._ranges)
+        self._starts, self._ends = _covered([run for run in self._ranges if run.count != 0])
         self._oldest = min((instant_of(run) for run in asked.runs), default=None)
         self._left = MAX_SLOTS
         self._found: list[Line] = []
@@ -129,11 +129,13 @@ class Past:
 
     def _range(self, run: Run) -> Line:
         first, last = run.from_ms or 0, run.to_ms or 0
-        count = run.count or 1
+        count = 1 if run.count is None else run.count
+        # A record of no slot says from when on something holds.
+        told = f"{slots_text(count)} not run" if count else "none runs from here on"
         return Line(
             what=What.NOT_RUN,
             reason=run.reason or "",
-            text=f"{slots_text(count)} not run: {why(run.reason)}{said(run)}",
+            text=f"{told}: {why(run.reason)}{said(run)}",
             from_ms=max(first, self._asked.since_ms),
             to_ms=min(last, self._until - 1),
             # The record counts all of its slots; a part of it does not.

@@ -27,7 +27,7 @@ _WHY: Final[dict[str, str]] = {
     Reason.OUTCOME_UNKNOWN: "the leader that sent it is gone, so its end is not known: it may have run",
     Reason.RESERVED_SUBJECT: "the subject is reserved or not allowed",
     Reason.TOO_LARGE: "the message is larger than the server takes",
-    Reason.INVALID_JOB: "the stored job cannot be honoured",
+    Reason.INVALID_JOB: "the stored job cannot be honoured, or the class of its schedule failed",
     Reason.PAUSED: "the job was paused",
     Reason.SKIP_NEXT: "it was asked to be left out (skip next)",
     Reason.BUFFER_FULL: "the run before was still going, and as many as may wait were waiting",
