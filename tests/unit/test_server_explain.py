@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from natscron.codec import ms_to_text, text_to_ms
+from natscron.config import HistorySettings
 from natscron.engine.table import JobTable
 from natscron.errors import JobNotFoundError, MalformedInputError, ValidationError
 from natscron.ids import keyed_run_id
 from natscron.model import Delivery, Job, JobState, Mark, Reason, Run, RunStatus, ScheduleSpec, Stamp, Trigger
 from natscron.server.explain import READ_MAX, Explain
+from natscron.server.parts import history_in_words
 from natscron.server.replies import encode
 from natscron.storage.protocol import RunQuery
 
@@ -198,3 +200,16 @@ async def test_what_is_gone_is_told_with_what_the_history_keeps() -> None:
     world.ran(NOW - 30_000)
     found = await world.explain({"subject": "a.b"})
     assert KEEPS in found["past"][0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (HistorySettings(), "100 records per job, 7 days"),
+        (HistorySettings(per_job=1, max_age_ms=DAY), "1 record per job, 1 day"),
+        (HistorySettings(per_job=5_000, max_age_ms=90 * 60_000), "5,000 records per job, 1h30m"),
+        (HistorySettings(enabled=False), "nothing: it is switched off ([history] enabled)"),
+    ],
+)
+def test_what_the_history_keeps_is_told_as_it_is_configured(settings: HistorySettings, words: str) -> None:
+    assert history_in_words(settings) == words

@@ -248,7 +248,7 @@ def _weekly(windows: tuple[Weekly, ...]) -> list[Spans]:
     return [_EveryWeek(spans)] if spans else []
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1_024)  # as many as a service stores, for each is compiled for every job that names it
 def compile_calendar(spec: CalendarSpec) -> Windows:
     """Compile a calendar; equal ones share one object.
 

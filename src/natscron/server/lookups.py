@@ -146,12 +146,14 @@ class Lookups:
         if last_run_ms is not None and job.generation and last_run_ms < job.created_at_ms:
             last_run_ms = None  # of a job that was deleted, and had the same subject
         invalid = job.invalid is not None
+        next_run_ms = None if invalid else self._engine.next_run_ms(job.id)  # first: it may find out about a failure
         return job_view(
             job,
             state=self._engine.state_of(entry),
-            next_run_ms=None if invalid else self._engine.next_run_ms(job.id),
+            next_run_ms=next_run_ms,
             last_run_ms=last_run_ms,
             delivery_effective=None if invalid else self._target.delivery_of(job),
+            failure=None if entry.schedule is None else entry.schedule.failure,
         )
 
     def _entry(self, subject: str) -> Entry:

@@ -9,8 +9,7 @@ import msgspec
 
 from natscron import __version__
 from natscron.clock import Clock
-from natscron.config import Settings
-from natscron.config.settings import HistorySettings
+from natscron.config import HistorySettings, Settings
 from natscron.durations import format_duration
 from natscron.engine.engine import Engine
 from natscron.engine.history import HistoryWriter
@@ -27,6 +26,7 @@ from natscron.server.foreign import IMPLEMENTATION, GoWatch
 from natscron.server.freshness import Freshness
 from natscron.server.limits import Limits
 from natscron.server.options import ServerOptions
+from natscron.server.stored import compile_stored
 from natscron.server.streams import StreamKeeper
 from natscron.server.subjects import API_SUBJECTS, SubjectPolicy
 from natscron.storage.nats.options import NatsStorageOptions
@@ -35,7 +35,7 @@ from natscron.wire.connection import Connection
 from natscron.wire.micro import Handler, MicroError, MicroService, Request
 from natscron.wire.options import ConnectOptions
 
-__all__ = ["Parts", "connect_options", "engine_options", "storage_options"]
+__all__ = ["Parts", "connect_options", "engine_options", "history_in_words", "storage_options"]
 
 logger = logging.getLogger("natscron.server")
 
@@ -157,9 +157,10 @@ class Parts:
             max_reply=lambda: connection.max_payload,
             on_saved=saved,
             notes=lambda: [*storage.warnings, *([keeper.problem] if keeper.problem else [])],
-            keeps=_keeps(settings.history),
+            keeps=history_in_words(settings.history),
         )
         self.calls = Calls(context)
+        await compile_stored(storage)
         self._engine_started = True
         await engine.start()
         if service.micro:
@@ -214,7 +215,7 @@ class Parts:
         return found
 
 
-def _keeps(history: HistorySettings) -> str:
+def history_in_words(history: HistorySettings) -> str:
     """What the history keeps, in words."""
     if not history.enabled:
         return "nothing: it is switched off ([history] enabled)"

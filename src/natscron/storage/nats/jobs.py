@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from natscron.clock import Clock
+from natscron.codec.calendar import PREFIX as CALENDARS
 from natscron.codec.calendar import calendar_key, calendar_name_of, decode_calendar, encode_calendar
 from natscron.codec.keys import id_of, key_of
 from natscron.codec.row import decode_row, encode_row
@@ -122,6 +123,11 @@ class NatsJobs:
         prefix = self._options.jobs_prefix
         adapter = _Adapter(sink, prefix, self._tombstones)
         return Watch(self._connection, self._options.jobs_stream, [prefix + ">"], adapter)
+
+    def watch_calendars(self, sink: JobSink) -> Watch:
+        """Follow the calendars alone."""
+        prefix = self._options.jobs_prefix
+        return Watch(self._connection, self._options.jobs_stream, [f"{prefix}{CALENDARS}>"], _Adapter(sink, prefix, {}))
 
     async def sweep_tombstones(self) -> int:
         """Purge tombstones older than an hour, at most 1,000 a call; how many.

@@ -158,6 +158,10 @@ class NatsStorage:
         """Follow the jobs."""
         return self._kept(self._jobs.watch_jobs(sink))
 
+    def watch_calendars(self, sink: JobSink) -> Watch:
+        """Follow the calendars alone, for what is to be done with them before the jobs are read."""
+        return self._kept(self._jobs.watch_calendars(sink))
+
     async def sweep(self) -> None:
         """Purge the marks of jobs and calendars deleted more than an hour ago, at most 1,000 a call."""
         await self._jobs.sweep_tombstones()
