@@ -1,9 +1,11 @@
 """Failed runs in a row: what counts, when it is enough, and what a successor knows of it."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from natscron.engine import failing as module
 from natscron.engine.failing import Failing
 from natscron.model import Job, OpenRow, OpenState, Reason, Run, RunStatus, Trigger
 from natscron.policy.failures import counted, reached
@@ -148,3 +150,37 @@ def test_a_row_stored_after_its_count_began_anew_is_deleted_again() -> None:
     counters.failing.observe(run(RunStatus.COMPLETED))
     counters.failing.saved(row)
     assert counters.failing.gone() == [row.run_id]
+
+
+def test_nothing_counts_while_a_job_is_paused_and_a_pause_that_is_over_is_none() -> None:
+    known = jobs(limit=2)
+    known["a"] = msgspec.structs.replace(known["a"], paused=True, paused_until_ms=2_000)
+    counters = Counters(known)
+    counters.failing.observe(run(RunStatus.FAILED))
+    assert not counters.failing.counting
+    counters.now_ms = 2_000
+    counters.failing.observe(run(RunStatus.FAILED))
+    counters.failing.job_changed("a", known["a"])
+    [row] = counters.store()
+    heir = Counters(known, epoch=5)
+    heir.now_ms = 2_000
+    heir.failing.loaded(row)
+    heir.failing.observe(run(RunStatus.FAILED))
+    assert heir.told == [("a", 2, "no luck")]
+
+
+def test_counters_are_laid_down_a_bounded_number_at_a_time_and_none_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ROWS_MAX", 2)
+    counters = Counters({name: Job(id=name, pause_after_failures=9) for name in "abc"})
+    for name in "abc":
+        counters.failing.observe(run(RunStatus.FAILED, job=name))
+    assert [[row.job_id for row in counters.store()] for _ in range(3)] == [["a", "b"], ["c"], []]
+
+
+def test_a_job_that_was_added_again_counts_anew() -> None:
+    known = jobs(limit=2)
+    counters = Counters(known)
+    counters.failing.observe(run(RunStatus.FAILED))
+    known.update(jobs(limit=2, generation=8))
+    counters.failing.observe(run(RunStatus.FAILED))
+    assert counters.told == []

@@ -5,6 +5,7 @@ import pytest
 from tests.unit.test_flights_overlap import FAILED, JOB, NOW, REPORTS, STORED, Air, inbox, report, with_overlap, word
 
 from natscron.engine import flights as module
+from natscron.engine.flight import Flight
 from natscron.model import Delivery, OpenState, Overlap, Retry, RunStatus, Trigger
 
 TWICE = Retry(attempts=2, backoff_ms=1_000, jitter=0)
@@ -249,3 +250,48 @@ def test_a_flight_that_was_replaced_in_its_own_batch_is_no_longer_going() -> Non
         air.flights.taken_over(flight, NOW)
     again = air.flights.expire(NOW, 10).again
     assert [(flight.run_id, flight.going) for flight in again] == [("t1", False), ("t2", True)]
+
+
+def test_a_row_says_all_that_a_successor_must_know() -> None:
+    air = Air(STREAM)
+    air.due("r1", policy=Overlap.CANCEL_OTHER)
+    flight = air.flights.find("r1")
+    assert flight is not None
+    flight.attempt, flight.message, flight.stored, flight.payload = 4, 3, True, {"x": 1}
+    row = flight.as_row(4)
+    assert (row.overlap, row.message, row.stored, row.attempt) == (Overlap.CANCEL_OTHER, 3, True, 4)
+    assert Flight.of_row(row, air.job).as_row(4) == row
+    assert row.reader == 2
+
+
+def test_a_new_message_has_a_timeout_of_its_own() -> None:
+    air = Air(STREAM)
+    air.due("r1")
+    air.ends("r1", STORED)
+    air.flights.reported("r1", report(RunStatus.FAILED, at=9_000), NOW + 9_000)
+    assert air.step(10_000) == ["r1"]
+    flight = air.flights.find("r1")
+    assert flight is not None
+    assert flight.deadline_ms == NOW + 20_000
+
+
+def test_a_run_that_takes_the_place_of_others_ends_those_that_wait_too_and_leaves_nothing_behind() -> None:
+    air = with_overlap(Overlap.BUFFER_ALL)
+    air.due("r1")
+    air.due("r2")
+    air.due("now", policy=Overlap.CANCEL_OTHER)
+    assert air.step() == ["now"]
+    air.ends("now")
+    assert air.step(100) == []
+    assert air.story() == [("r2", "skipped", "replaced"), ("r1", "failed", "replaced"), ("now", "completed", None)]
+    assert (len(air.flights), air.flights._waiting, air.flights._going) == (0, {}, {})
+
+
+def test_nothing_is_kept_of_a_job_whose_last_waiting_run_is_gone() -> None:
+    air = with_overlap(Overlap.BUFFER_ALL)
+    air.due("r1")
+    air.due("r2")
+    air.ends("r1")
+    air.step(100)
+    air.ends("r2", at=200)
+    assert (air.flights._waiting, air.flights._going) == ({}, {})
