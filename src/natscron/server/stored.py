@@ -3,8 +3,8 @@
 A large iCalendar file takes a tenth of a second or two, and is compiled in the event loop with the first job that names
 it. So the calendars are read first, by a watch of their own that ends at once, and compiled one after the other in a
 thread; the jobs then find them in the compiler's memory. Nothing hangs on it: a calendar that is written in between is
-compiled with the jobs, one that is wrong makes these invalid there, and a store that is away is waited for, as it is for
-the jobs.
+compiled with the jobs, one that is wrong makes these invalid there, and a store that is away is waited for, as for the
+jobs.
 """
 
 import asyncio
