@@ -64,7 +64,10 @@ plain = st.one_of(
     st.integers(10, 10**9).map(lambda ms: ScheduleSpec(every=f"{ms}ms")),
     st.sampled_from(RULES).map(lambda rule: ScheduleSpec(rrule=rule)),
 )
-lists = st.lists(plain, min_size=1, max_size=16).map(tuple)
+parts = st.builds(
+    lambda one, tz: msgspec.structs.replace(one, tz=tz) if one.cron or one.rrule else one, plain, st.sampled_from(ZONES)
+)
+lists = st.lists(parts, min_size=1, max_size=8).map(tuple)
 
 
 @st.composite

@@ -198,7 +198,7 @@ class Engine:
         return None if entry is None or entry.schedule is None else entry.schedule.next_after_ms(1_800_000_000_000)
 
     def state_of(self, entry: Entry) -> JobState:
-        if entry.job.invalid is not None:
+        if entry.schedule is None or entry.schedule.failure is not None:
             return JobState.INVALID
         return JobState.PAUSED if entry.job.paused else JobState.ACTIVE
 

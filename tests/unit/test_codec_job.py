@@ -258,3 +258,20 @@ def test_a_view_adds_what_replies_promise() -> None:
         "state": "paused",
         "delivery_effective": "jetstream",
     }
+
+
+def test_a_view_says_what_is_wrong_with_the_row_or_else_with_its_schedule() -> None:
+    sound = parse_job({"subject": "a"}).job
+
+    def shown(invalid: str | None, failure: str | None) -> str | None:
+        job = msgspec.structs.replace(sound, invalid=invalid)
+        state = JobState.INVALID
+        view = job_view(
+            job, state=state, next_run_ms=None, last_run_ms=None, delivery_effective=None, failure=failure
+        )
+        found: str | None = view.get("invalid")
+        return found
+
+    assert shown("a newer row", "lost") == "a newer row"
+    assert shown(None, "lost") == "lost"
+    assert shown(None, None) is None

@@ -12,6 +12,7 @@ from natscron.schedule.base import instant_of
 NOON = parse_instant("2030-01-01T12:00:00Z")
 DAILY = ScheduleSpec(cron="0 9 * * *")
 MINUTELY = ScheduleSpec(cron="* * * * *")
+ZONES = ("Europe/Berlin", "Europe/Paris", "Asia/Tokyo", "Asia/Seoul", "America/New_York")
 
 
 def compiled(spec: ScheduleSpec) -> Schedule:
@@ -29,6 +30,22 @@ def locals_of(spec: ScheduleSpec, after: str, n: int) -> list[tuple[str, str]]:
         (ScheduleSpec(any=(DAILY,), cron="@daily"), "schedule cannot specify both 'cron' and 'any'"),
         (ScheduleSpec(any=(DAILY,) * 9), "'any' has 9 entries: at most 8"),
         (ScheduleSpec(cron="@daily", except_=(DAILY,) * 9), "'except' has 9 entries: at most 8"),
+        (
+            ScheduleSpec(any=tuple(ScheduleSpec(cron="@daily", tz=zone) for zone in ZONES)),
+            "its parts are in 5 different zones: at most 3",
+        ),
+        (
+            ScheduleSpec(cron="@daily", except_=(ScheduleSpec(rrule="FREQ=YEARLY"),) * 4),
+            "4 of its parts are an 'rrule', 'solar' or 'kind': at most 3",
+        ),
+        (
+            ScheduleSpec(any=(ScheduleSpec(cron="0," * 300 + "0 * * * *"),) * 2),
+            "its expressions and rules are 1218 characters together: at most 1024",
+        ),
+        (
+            ScheduleSpec(any=(ScheduleSpec(cron="0 0 29 2 *"),) * 4, tz="Europe/Berlin"),
+            "finding a slot of all 4 schedules under 'any' takes too long",
+        ),
         (ScheduleSpec(any=(DAILY, ScheduleSpec())), "any[1]: schedule must specify either"),
         (ScheduleSpec(any=(ScheduleSpec(cron="61 * * * *"),)), "any[0]: invalid cron expression '61 * * * *'"),
         (ScheduleSpec(any=(ScheduleSpec(any=(DAILY,)),)), "any[0]: 'any' cannot stand here"),
@@ -177,6 +194,46 @@ def test_both_bounds_are_inclusive() -> None:
 def test_a_member_that_except_takes_away_whole_is_warned_about() -> None:
     spec = ScheduleSpec(any=(ScheduleSpec(cron="0 9 * * *"), ScheduleSpec(cron="30 9 * * *")), except_=(DAILY,))
     assert compile_schedule(spec, anchor_ms=0).warnings == ("any[0] never runs: 'except' takes away every slot of it",)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ScheduleSpec(
+            every="20ms",
+            start_at="2026-01-01T00:00:00Z",
+            except_=(ScheduleSpec(every="10ms", start_at="2027-01-01T00:00:00Z"),),
+        ),
+        # Clocks changed at that time there from 1987 to 2006.
+        ScheduleSpec(any=(ScheduleSpec(cron="30 2 * 4 0#1", dst_gap="skip"),) * 2, tz="America/New_York"),
+    ],
+)
+def test_a_search_that_would_take_too_long_gives_up_and_says_so_until_one_works(spec: ScheduleSpec) -> None:
+    schedule = compile_schedule(spec, anchor_ms=0).schedule
+    assert schedule.failure is None
+    proper, hopeless = "2026-06-01T00:00:00Z", "2030-01-01T00:00:00Z"
+    if spec.any:
+        hopeless = "1988-01-01T00:00:00Z"
+    assert schedule.next_after_ms(parse_instant(hopeless)) is None
+    assert "takes too long" in (schedule.failure or "")
+    assert schedule.next_after_ms(parse_instant(proper)) is not None
+    assert schedule.failure is None
+    assert schedule.last_at_or_before_ms(parse_instant(hopeless if spec.every else "2005-01-01T00:00:00Z")) is None
+    assert "takes too long" in (schedule.failure or "")
+
+
+def test_a_due_instant_is_not_told_of_while_an_earlier_one_may_have_been_lost() -> None:
+    spec = ScheduleSpec(
+        any=(ScheduleSpec(every="20ms", start_at="2026-01-01T00:00:00Z"), ScheduleSpec(at="2030-01-01T00:00:00.005Z")),
+        except_=(ScheduleSpec(every="10ms", start_at="2027-01-01T00:00:00Z"),),
+        jitter="1s",
+    )
+    schedule = compile_schedule(spec, anchor_ms=0, seed="a").schedule
+    near = parse_instant("2030-01-01T00:00:00Z")
+    assert schedule.last_at_or_before_ms(near) is None
+    assert schedule.next_after_ms(near) == near + 5
+    assert schedule.dues.next_after_ms(near) is None
+    assert schedule.dues.failure is not None
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,40 @@ def test_the_hardest_search_is_bounded_by_the_clock_changes_of_fifty_years(
                 assert work["month"] <= 2 * 600
 
 
+COMPOSITES = (
+    ScheduleSpec(
+        any=tuple(ScheduleSpec(cron=f"{i} */{i % 5 + 1} * * * *") for i in range(8)),
+        except_=tuple(ScheduleSpec(cron=f"{i} * {i} * * *") for i in range(8)),
+        tz="Europe/Berlin",
+    ),
+    ScheduleSpec(
+        cron="* * * * * *", except_=tuple(ScheduleSpec(cron=f"{i * 7}-{i * 7 + 6} * * * * *") for i in range(8))
+    ),
+    ScheduleSpec(
+        cron="* * * * * *",
+        tz="Europe/Berlin",
+        except_=(ScheduleSpec(cron="* * * * 1-11 *"), ScheduleSpec(cron="* * * 1-23,25-31 * *")),
+    ),
+    ScheduleSpec(
+        any=(ScheduleSpec(cron=NEVER_THERE), ScheduleSpec(cron="0 0 * * *")),
+        except_=(ScheduleSpec(every="10ms", start_at="2027-01-01T00:00:00Z"),),
+        tz="America/New_York",
+        dst_gap="skip",
+    ),
+)
+
+
+@pytest.mark.parametrize("spec", COMPOSITES)
+def test_a_composite_search_is_bounded_whatever_its_parts(spec: ScheduleSpec, work: Counter[str]) -> None:
+    schedule = compile_schedule(spec, anchor_ms=0).schedule
+    for t in ASKED:
+        for search in (schedule.next_after_ms, schedule.last_at_or_before_ms):
+            work.clear()
+            search(t)
+            assert work["pattern"] <= 200
+            assert work["month"] <= 4 * 600
+
+
 def test_a_zone_is_read_with_a_bounded_number_of_looks() -> None:
     zone = Zone("America/New_York", ZoneInfo("America/New_York"))
     looks = Counter[str]()

@@ -237,6 +237,21 @@ async def test_a_kind_of_schedule_that_nobody_registered_is_refused_and_shown_as
     assert [line["reason"] for line in explained["past"]] == ["invalid_job"]
 
 
+async def test_a_schedule_that_stops_finding_slots_says_why(world: "World") -> None:
+    fades = {
+        "every": "20ms",
+        "start_at": "2026-01-01T00:00:00Z",
+        "except": [{"every": "10ms", "start_at": "2027-01-01T00:00:00Z"}],
+    }
+    await world.body("jobs.create", {**job("a.b"), "schedule": fades})
+    await world.body("jobs.create", job("sound"))
+    shown = await world.body("jobs.get", {"subject": "a.b"})
+    assert (shown["state"], shown["next_run"]) == ("invalid", None)
+    assert "finding a slot takes too long here: 'except' takes away too many in a row" in shown["invalid"]
+    assert [one["subject"] for one in (await world.body("jobs.list", {"state": "invalid"}))["jobs"]] == ["a.b"]
+    assert "invalid" not in await world.body("jobs.get", {"subject": "sound"})
+
+
 async def test_last_runs_are_asked_for_in_pages_and_those_of_an_earlier_job_left_out(world: "World") -> None:
     for n in range(1500):
         world.store.write(f"j.{n}", b'{"subject":"j.%d","schedule":{"every":"30s"},"natscron":{"reader":1}}' % n)

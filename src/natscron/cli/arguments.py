@@ -115,7 +115,12 @@ def job_options(fn: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--not-before", metavar="INSTANT", help="No run before this; RFC 3339 or 'in 2h'.", panel=_WHEN),
         click.option("--not-after", metavar="INSTANT", help="No run after this; RFC 3339 or 'in 2h'.", panel=_WHEN),
         click.option("--max-runs", type=int, metavar="N", help="So many runs from now on, then no more.", panel=_WHEN),
-        click.option("--jitter", metavar="DURATION", help="Delay each run by up to this, by chance.", panel=_WHEN),
+        click.option(
+            "--jitter",
+            metavar="DURATION",
+            help="Delay each run by up to this; how much follows from subject and run.",
+            panel=_WHEN,
+        ),
         click.option(
             "--except-calendar",
             "calendars",
@@ -129,7 +134,7 @@ def job_options(fn: Callable[..., Any]) -> Callable[..., Any]:
             "exceptions",
             multiple=True,
             metavar="SCHEDULE",
-            help="Not when this schedule says so; repeatable.",
+            help="Without the runs that this schedule has at the same instant; repeatable.",
             panel=_WHEN,
         ),
         click.option(

@@ -71,7 +71,7 @@ def list_(session: Session, pattern: str | None, state: str | None, label: str |
     "nats-cron next '30 2 * * *' --tz America/New_York --after 2027-03-13T00:00:00Z",
     "nats-cron next 90m",
     "nats-cron next 'FREQ=MONTHLY;BYDAY=-1FR' --tz Europe/Paris",
-    'nats-cron next \'{"any": [{"cron": "0 9 * * *"}, {"every": "7h"}], "except": [{"cron": "* * * * SUN"}]}\'',
+    'nats-cron next \'{"any": [{"cron": "0 9 * * *"}, {"cron": "0 */7 * * *"}], "except": [{"cron": "* * * * SUN"}]}\'',
     "nats-cron next reports.daily",
 )
 def next_(  # noqa: PLR0913 - one parameter an option

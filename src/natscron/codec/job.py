@@ -264,17 +264,19 @@ def has_rare_fields(job: Job) -> bool:
     return bool(_rare(job) != _NOTHING_RARE)
 
 
-def job_view(
+def job_view(  # noqa: PLR0913 - what a view is made of, each by its name
     job: Job,
     *,
     state: JobState,
     next_run_ms: Ms | None,
     last_run_ms: Ms | None,
     delivery_effective: Delivery | None,
+    failure: str | None = None,
 ) -> dict[str, Any]:
     """:func:`job_to_json` and what replies add; instants as RFC 3339, null where there is none.
 
-    ``invalid`` carries the reason of a row that cannot be honoured and is absent otherwise.
+    ``invalid`` carries the reason of a row that cannot be honoured, or else ``failure``, why its schedule could not
+    find its next slot; it is absent if there is neither.
     """
     shown = job_to_json(job)
     shown["revision"] = job.revision
@@ -284,8 +286,9 @@ def job_view(
     shown["last_run"] = _instant(last_run_ms)
     shown["state"] = state.value
     shown["delivery_effective"] = None if delivery_effective is None else delivery_effective.value
-    if job.invalid is not None:
-        shown["invalid"] = job.invalid
+    reason = job.invalid if job.invalid is not None else failure
+    if reason is not None:
+        shown["invalid"] = reason
     return shown
 
 

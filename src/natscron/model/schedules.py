@@ -32,9 +32,9 @@ class ScheduleSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     ``tz`` is an IANA zone (default UTC). ``start_at`` anchors an interval and begins an rrule (default: the job's
     creation). ``run_at_start`` adds one slot at creation. ``dst_gap`` is ``run_after | skip | shift`` and ``dst_fold``
     ``first | last | both``; None means by class. ``except`` takes away the slots of these schedules and those that fall
-    into these calendars. ``not_before`` and ``not_after`` are instants, both inclusive. ``max_runs`` counts slots from
-    the saving on; ``last_slot`` is what it came to, worked out when the schedule is saved. ``jitter`` is the longest
-    delay that is added to a slot.
+    into these calendars; ``any`` and ``except`` have 1 to 8 entries each. ``not_before`` and ``not_after`` are
+    instants, both inclusive. ``max_runs`` counts slots from the saving on; ``last_slot`` is what it came to, worked out
+    when the schedule is saved. ``jitter`` is the longest delay that is added to a slot.
     """
 
     every: str | None = None

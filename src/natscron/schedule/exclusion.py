@@ -29,9 +29,10 @@ __all__ = ["Exclusion", "Taken", "never_meet", "taken_by_calendar", "taken_by_sc
 
 _PRICE_OF_WINDOW: Final = 10
 _PRICE_OF_PIECE: Final = 40
-_PRICE_OF_LEAP: Final = 150
-"""What it costs more to go on so far ahead that another part of a zone has to be read."""
-_LEAP: Final = NEAR_DAYS * 86_400_000
+_MS_A_UNIT: Final = 365 * 86_400_000 // 80
+"""Milliseconds that a search may go on for a unit more: the first time they are read out of the zone ..."""
+_MOST_A_LEAP: Final = 160
+"""... but not if they are many: only what is around both ends is read then."""
 _BOUND: Final = 50 * 366 * 86_400_000
 _MS: Final = 1_000_000
 _SECOND_NS: Final = 1_000_000_000
@@ -382,7 +383,7 @@ class Exclusion(UnionSchedule):
                     units -= by.price_of_piece + prices[i]
                     following = members[i].next_after_ms(by.until(slot, i) - 1)
                     ahead[i] = NEVER if following is None else following
-                    units -= _PRICE_OF_LEAP * (ahead[i] - slot > _LEAP)
+                    units -= min((ahead[i] - slot) // _MS_A_UNIT, _MOST_A_LEAP)
         return None, max(units, 0)
 
     def search_before(self, t_ms: int, units: int, only: int | None = None) -> tuple[int | None, int]:
@@ -411,7 +412,7 @@ class Exclusion(UnionSchedule):
                     units -= by.price_of_piece + prices[i]
                     before = members[i].last_at_or_before_ms(by.since(slot, i) - 1)
                     behind[i] = -1 if before is None else before
-                    units -= _PRICE_OF_LEAP * (slot - behind[i] > _LEAP)
+                    units -= min((slot - behind[i]) // _MS_A_UNIT, _MOST_A_LEAP)
         return None, max(units, 0)
 
     def count(self, after_ms: int, until_ms: int, cap: int) -> int:

@@ -76,6 +76,8 @@ class DueSchedule(Wrapper):
         found = self._around(t_ms)
         if found is not None and found.due > t_ms:
             return found.due
+        if found is None and self.inner.failure is not None:
+            return None  # a slot that was not found may be due yet
         slot = self.inner.next_after_ms(t_ms) if found is None else found.following
         return None if slot is None or slot > MAX_MS else self._draw(slot).due
 

@@ -32,13 +32,13 @@ __all__ = [
 
 MAX_MEMBERS: Final = 8
 """Schedules in ``any``, and again in ``except``."""
-MAX_ZONES: Final = 4
+MAX_ZONES: Final = 3
 """Different zones that the parts of one schedule follow, UTC left aside."""
 MAX_HEAVY: Final = 3
 """Parts of one schedule that are rules, events of the sun or of the application's own kinds."""
 MAX_TEXT: Final = MAX_EXPRESSION
 """Characters of all the expressions and rules of a composite together."""
-UNITS: Final = 1_000
+UNITS: Final = 700
 """What one search of a whole schedule may cost."""
 
 
@@ -73,7 +73,7 @@ def price_of_question(schedule: Schedule) -> int:
 def check_affordable(members: list[Schedule]) -> None:
     """Raises InvalidScheduleError if one search of all members is too much."""
     cost = sum(map(price_of_search, members))
-    if cost > UNITS * 3 // 4:
+    if cost > UNITS:
         raise InvalidScheduleError(
             f"finding a slot of all {len(members)} schedules under 'any' takes too long: give fewer that match rarer "
             "than every year, and fewer events of the sun, or split them into several jobs"

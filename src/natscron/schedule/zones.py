@@ -19,17 +19,17 @@ from natscron.errors import ValidationError
 __all__ = ["HORIZON", "MARGIN", "PERIOD", "REPEATS_FROM", "Table", "Zone", "clear_cache", "generation", "zone_named"]
 
 _DAY: Final = 86_400
-_CHUNK: Final = 366 * _DAY
+_CHUNK: Final = 244 * _DAY
 """Seconds that are read at once. Reading is what a first search costs, so little more is read than it needs."""
 _STEP: Final = 4 * _DAY
 """Seconds between two looks. No zone has taken back a change within less than a week; a test holds them to it."""
-_FAR: Final = 5 * _CHUNK
+_FAR: Final = 7 * _CHUNK
 """A table does not grow over a gap longer than this."""
 _QUARTER: Final = 900
 _EPOCH: Final = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - on the wall
 _KEPT: Final = 4
 """Tables of a zone that are kept."""
-MARGIN: Final = 400 * _DAY
+MARGIN: Final = 200 * _DAY
 """Seconds around an instant that a table covers at least, so that the changes next to it are known."""
 PERIOD: Final = 146_097 * _DAY
 """Seconds after which calendar, weekdays and (from :data:`REPEATS_FROM`) every zone's rule repeat: 400 years."""
