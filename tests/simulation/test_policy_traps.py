@@ -288,5 +288,6 @@ def test_a_report_on_a_run_whose_note_never_arrived_is_the_end_of_it(seed: int) 
         await world.heal()
         assert not [run for run in await world.records() if run.reason == Reason.TIMEOUT]
         assert {arrival.attempt for arrival in world.arrivals} == {1}
+        assert len(world.arrivals) == len({arrival.run_id for arrival in world.arrivals}), "a copy of what was reported"
 
     play(story, seed)
