@@ -266,9 +266,7 @@ def test_a_view_says_what_is_wrong_with_the_row_or_else_with_its_schedule() -> N
     def shown(invalid: str | None, failure: str | None) -> str | None:
         job = msgspec.structs.replace(sound, invalid=invalid)
         state = JobState.INVALID
-        view = job_view(
-            job, state=state, next_run_ms=None, last_run_ms=None, delivery_effective=None, failure=failure
-        )
+        view = job_view(job, state=state, next_run_ms=None, last_run_ms=None, delivery_effective=None, failure=failure)
         found: str | None = view.get("invalid")
         return found
 
