@@ -29,6 +29,12 @@ def test_next_shows_days_local_time_and_how_far_away(play: Play) -> None:
     assert lines[-1] == "Mon 2027-01-18 09:00:00 +01:00  in 3d"
 
 
+def test_next_warns_about_a_star_in_the_seconds_field(play: Play) -> None:
+    ended = play(Service({}), "next", "* */15 * * * *", "-n", "1")
+    assert ended.code == 0
+    assert "runs every second of each matching minute" in ended.err
+
+
 def test_next_of_a_wrong_expression_says_what_is_wrong(play: Play) -> None:
     ended = play(Service({}), "next", "61 * * * *")
     assert ended.code == 1

@@ -308,6 +308,15 @@ async def test_unknown_fields_are_kept_and_warned_about(world: "World") -> None:
     assert (await world.body("jobs.get", {"subject": "a.b"}))["colour"] == "red"
 
 
+async def test_a_star_in_the_seconds_field_is_warned_about_in_every_reply_that_takes_one(world: "World") -> None:
+    often = {"subject": "a.b", "schedule": {"cron": "* */15 * * * *"}}
+    for endpoint in ("jobs.create", "jobs.put", "jobs.update"):
+        assert "runs every second of each matching minute" in (await world.body(endpoint, often))["warning"]
+    preview = await world.body("jobs.preview", {"schedule": often["schedule"]})
+    assert "every second" in preview["warnings"][0]
+    assert "warning" not in await world.body("jobs.put", {"subject": "a.b", "schedule": {"cron": "0 */15 * * * *"}})
+
+
 async def test_a_timeout_needs_a_delivery_that_waits(world: "World") -> None:
     assert "timeout" in (await world.error("jobs.create", job(delivery="core", timeout="5s")))[2]
     assert "timeout" in (await world.body("jobs.create", job("a", timeout="5s")))["warning"]
