@@ -234,6 +234,9 @@ class Engine:
         self.going.append(row)
         return row
 
+    def waiting(self, job_id: str) -> Sequence[OpenRow]:
+        return [row for row in self.going if row.job_id == job_id]
+
     def backfills(self) -> Sequence[OpenRow]:
         return self.going
 

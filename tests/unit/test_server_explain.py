@@ -11,7 +11,20 @@ from natscron.config import HistorySettings
 from natscron.engine.table import JobTable
 from natscron.errors import JobNotFoundError, MalformedInputError, ValidationError
 from natscron.ids import keyed_run_id
-from natscron.model import Delivery, Job, JobState, Mark, Reason, Run, RunStatus, ScheduleSpec, Stamp, Trigger
+from natscron.model import (
+    Delivery,
+    Job,
+    JobState,
+    Mark,
+    OpenRow,
+    OpenState,
+    Reason,
+    Run,
+    RunStatus,
+    ScheduleSpec,
+    Stamp,
+    Trigger,
+)
 from natscron.server.explain import READ_MAX, Explain
 from natscron.server.parts import history_in_words
 from natscron.server.replies import encode
@@ -52,7 +65,10 @@ class World:
         self.history = History()
         self.table = JobTable(1)
         self.put("a.b", ScheduleSpec(cron="*/5 * * * *"))
-        engine = SimpleNamespace(table=self.table, mark=mark, state_of=lambda _entry: JobState.ACTIVE)
+        self.waiting: list[OpenRow] = []
+        engine = SimpleNamespace(
+            table=self.table, mark=mark, state_of=lambda _entry: JobState.ACTIVE, waiting=lambda _job_id: self.waiting
+        )
         self.fresh = 0
         context = SimpleNamespace(
             engine=engine,
@@ -213,3 +229,21 @@ async def test_what_is_gone_is_told_with_what_the_history_keeps() -> None:
 )
 def test_what_the_history_keeps_is_told_as_it_is_configured(settings: HistorySettings, words: str) -> None:
     assert history_in_words(settings) == words
+
+
+async def test_a_slot_that_waits_for_the_run_before_it_is_told_as_waiting() -> None:
+    world = World(mark=MARK)
+    row = OpenRow(run_id="w", job_id="a.b", generation=3, scheduled_at_ms=NOW - 30_000, state=OpenState.BUFFERED)
+    world.waiting = [row]
+    line = (await world.explain({"subject": "a.b"}))["past"][-1]
+    assert (line["at"], line["what"], line["reason"]) == ("2027-06-15T12:00:00.000Z", "going", "waits")
+    assert "until the run before it has ended" in line["text"]
+
+
+async def test_the_future_is_no_past_without_slots() -> None:
+    world = World(mark=MARK)
+    later = {"since": ms_to_text(NOW + DAY), "until": ms_to_text(NOW + 2 * DAY)}
+    with pytest.raises(ValidationError, match="lies in the future: what comes is told by 'next'"):
+        await world.explain({"subject": "a.b", **later})
+    found = await world.explain({"subject": "a.b", "until": ms_to_text(NOW + DAY), "since": ms_to_text(NOW - DAY)})
+    assert found["until"] == found["now"]

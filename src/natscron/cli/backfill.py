@@ -50,7 +50,7 @@ def backfill() -> None:
 @click.option("--watch", "-w", is_flag=True, help="Show how far it is, until it is over.")
 @with_session()
 @examples(
-    "nats-cron backfill start reports.daily --from 2027-01-01T00:00:00Z --to 2027-01-31T23:59:59Z",
+    "nats-cron backfill start reports.daily --from 2026-10-01T00:00:00Z --to 2026-10-31T23:59:59Z",
     "nats-cron backfill start metrics.rollup --from 24h --rate 2/s --overlap buffer_one --watch",
     "nats-cron backfill start metrics.rollup --from 7d --dry-run",
     "nats-cron backfill start reports.daily --from 30d --yes --json --key january",

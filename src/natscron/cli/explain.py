@@ -40,7 +40,7 @@ _ALIKE_MAX: Final = 6
 @examples(
     "nats-cron explain reports.daily",
     "nats-cron explain reports.daily --since 7d --next 3",
-    "nats-cron explain reports.daily --since 2027-03-27T00:00:00Z --until 2027-03-29T00:00:00Z",
+    "nats-cron explain reports.daily --since 2026-10-24T00:00:00Z --until 2026-10-26T00:00:00Z",
     "nats-cron explain reports.daily --json",
 )
 def explain(session: Session, job: str, *, since: str | None, until: str | None, count: int) -> None:
@@ -132,6 +132,8 @@ def _row(line: Body, zone: str) -> tuple[str, str, str, str]:
     word = str(run.get("status") or _WORDS.get(what, what))
     if str(line.get("reason")).startswith("before_"):
         word = "-"
+    elif line.get("reason") == "waits":
+        word = "waiting"
     text = str(line.get("text") or "")
     mark = _MARKS.get(str(line.get("mark")), "")
     due, at = instant_ms(line.get("due")), instant_ms(line.get("at"))

@@ -43,6 +43,7 @@ from natscron.model import (
     Ms,
     Node,
     OpenRow,
+    OpenState,
     Overlap,
     Reason,
     Report,
@@ -293,6 +294,10 @@ class Engine:
         past or has no slot, and LimitExceededError over 100,000 slots or 100 backfills.
         """
         return await self._asking.backfill(job_id, from_ms, to_ms, every_ms=every_ms, overlap=overlap, key=key)
+
+    def waiting(self, job_id: str) -> Sequence[OpenRow]:
+        """The job's runs that wait for the one before to end, as far as this instance has seen them."""
+        return [row for row in self._leadership.rows(OpenState.BUFFERED) if row.job_id == job_id]
 
     def backfills(self) -> Sequence[OpenRow]:
         """Those going on, the oldest first."""

@@ -66,6 +66,10 @@ class Deciding(Protocol):
         """Begin to run every slot in [from, to]; the backfill's row, the present one if ``key`` was used before."""
         ...
 
+    def waiting(self, job_id: str) -> Sequence[OpenRow]:
+        """The job's runs that wait for the one before to end."""
+        ...
+
     def backfills(self) -> Sequence[OpenRow]:
         """Those going on."""
         ...

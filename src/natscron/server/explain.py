@@ -71,6 +71,11 @@ class Explain:
             raise ValidationError(
                 f"since {ms_to_text(since_ms)} must lie before until {ms_to_text(until_ms)}: give both, or neither"
             )
+        if since_ms > now_ms:
+            raise ValidationError(
+                f"since {ms_to_text(since_ms)} lies in the future: what comes is told by 'next', and by jobs.preview"
+            )
+        until_ms = min(until_ms, now_ms)
         await self._fresh.catch_up()
         entry = self._engine.table.get(request.subject)
         if entry is None:
@@ -91,6 +96,7 @@ class Explain:
             mark=mark,
             count=request.next,
             read_from_ms=read_from_ms,
+            waiting=frozenset(row.scheduled_at_ms for row in self._engine.waiting(job.id)),
             delivery=self._target.delivery_of(job) if valid else None,
         )
         if self._keeps:

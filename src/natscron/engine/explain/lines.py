@@ -61,6 +61,8 @@ class Why(StrEnum):
     """So young that its record may still be on its way."""
     NOT_READ = "not_read"
     """There are more records than are read for one explanation."""
+    WAITS = "waits"
+    """It was due while the job's previous run was going, and goes out when that has ended."""
     AFTER_MARK = "after_mark"
     """Later than the mark: up to the leader, or to the next one and to the catch-up policy."""
     LAST = "last"
@@ -119,7 +121,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
     ``runs``: the job's records about slots in [since, until), in any order; of records with one run id the one with
     the highest attempt, and of these the last, counts. ``read_from_ms``: if not all records could be read, how far back
-    they were. ``mark`` None: there never was a leader. ``keeps``: what the history keeps, in words.
+    they were. ``waiting``: slots that wait for the run before them to end. ``mark`` None: there never was a leader.
+    ``keeps``: what the history keeps, in words.
     """
 
     entry: Entry
@@ -130,6 +133,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     mark: Mark | None = None
     count: int = 5
     read_from_ms: Ms | None = None
+    waiting: frozenset[Ms] = frozenset()
     delivery: Delivery | None = None
     grace_floor_ms: Ms = 0
     keeps: str = "as many records of a job, and for as long, as [history] in its configuration says"

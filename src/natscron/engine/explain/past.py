@@ -191,7 +191,9 @@ class Past:
         asked, job = self._asked, self._asked.entry.job
         mark = asked.mark
         reason: str
-        if stretch.paused:
+        if slot in asked.waiting:
+            what, reason, text = What.GOING, Why.WAITS, "waits until the run before it has ended (overlap)"
+        elif stretch.paused:
             what, reason, text = What.NOT_RUN, str(Reason.PAUSED), f"not run: {why(Reason.PAUSED)}"
         elif job.skip is not None and job.skip.from_ms < slot <= job.skip.until_ms:
             what, reason, text = What.NOT_RUN, str(Reason.SKIP_NEXT), f"not run: {why(Reason.SKIP_NEXT)}"
