@@ -77,8 +77,8 @@ def schedule_idle(job: Job, schedule: Schedule, now_ms: Ms) -> tuple[str, ...]:
         ]
     if schedule.dues.next_after_ms(now_ms) is None:
         last_ms = schedule.last_at_or_before_ms(now_ms)
-        when = "has" if last_ms is None else f"{ms_to_text(last_ms)} was the last, it has"
-        found.append(f"the schedule {when} no slot ahead: what catchup still reaches runs, and no more")
+        last = "" if last_ms is None else f" (the last was {ms_to_text(last_ms)})"
+        found.append(f"the schedule has no slot ahead{last}: what catchup still reaches runs, and no more")
     return tuple(found)
 
 
