@@ -30,6 +30,7 @@ from natscron.config import load_settings
 from natscron.durations import format_duration, parse_duration
 from natscron.errors import (
     ConfigError,
+    InvalidCalendarError,
     InvalidScheduleError,
     InvalidScheduleTimeError,
     InvalidSubjectError,
@@ -37,9 +38,10 @@ from natscron.errors import (
     StorageError,
     ValidationError,
 )
-from natscron.model import NoteRef, ScheduleSpec, Stamp
+from natscron.model import CalendarSpec, NoteRef, ScheduleSpec, Stamp
 from natscron.schedule import Schedule, compile_schedule, format_instant, parse_instant, resolve_spec
 from natscron.schedule.base import MAX_MS
+from natscron.schedule.calendar import compile_calendar
 from natscron.server.subjects import SubjectPolicy, match, matcher
 from natscron.wire.consumer import parse_ack
 from natscron.wire.kv import parse_time_ns
@@ -145,9 +147,22 @@ def job_row(data: bytes) -> None:
     assert decode_row(key, data, STAMP).id == id_of(key)
 
 
+def windows(spec: CalendarSpec) -> None:
+    """A calendar that compiles says of any instant whether it covers it."""
+    with contextlib.suppress(InvalidCalendarError):
+        compiled = compile_calendar(spec)
+        for t in ASKED:
+            window = compiled.covering_ms(t)
+            assert window is None or window[0] <= t < window[1]
+
+
+def ical(data: bytes) -> None:
+    windows(CalendarSpec(tz="Europe/Berlin", ical=data.decode("utf-8", "replace")))
+
+
 def calendar(data: bytes) -> None:
     with contextlib.suppress(MalformedInputError, ValidationError):
-        parse_calendar(data)
+        windows(parse_calendar(data).calendar.spec or CalendarSpec())
     row = decode_calendar("_cal.holidays", data, STAMP)
     if row.invalid is None:
         assert decode_calendar("_cal.holidays", encode_calendar(row), STAMP) == row
@@ -266,6 +281,12 @@ _ANY: Final = (
     b'{"any":[{"cron":"H 9 * * MON#1"},{"every":"1h"}],"except":[{"cron":"0 9 1 * *"},{"calendar":"x"}],'
     b'"tz":"Europe/Berlin","not_before":"2026-01-01T00:00:00Z","max_runs":3,"jitter":"10s"}'
 )
+_ICAL: Final = (
+    b"BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:x\r\nBEGIN:VEVENT\r\nUID:1\r\nDTSTAMP:20260101T000000Z\r\n"
+    b"DTSTART;VALUE=DATE:20261225\r\nDTEND;VALUE=DATE:20261227\r\nRRULE:FREQ=YEARLY\r\nSUMMARY:x\r\nEND:VEVENT\r\n"
+    b"BEGIN:VEVENT\r\nUID:2\r\nDTSTAMP:20260101T000000Z\r\nDTSTART;TZID=Europe/Berlin:20260329T013000\r\n"
+    b"DURATION:PT2H\r\nEXDATE;TZID=Europe/Berlin:20260330T013000\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n"
+)
 _CALENDAR: Final = (
     b'{"calendar":{"tz":"Europe/Berlin","dates":["2026-12-25"],"weekly":[{"days":["sat","sun"]}]},'
     b'"natscron":{"reader":2,"counts_from":[5,6]}}'
@@ -289,6 +310,7 @@ TARGETS: Final = {
         Target("job", job, (_JOB, b'{"job":' + _JOB + b"}", b'{"subject":"a","schedule":' + _ANY + b"}")),
         Target("job-row", job_row, (_JOB, encode_row(OLD), b"=b32.ifca")),
         Target("calendar", calendar, (_CALENDAR, b'{"name":"holidays","dates":["2026-12-25","2026-13-01"]}')),
+        Target("ical", ical, (_ICAL,)),
         Target("state", state, (b'{"holder":"a","epoch":3}', b'{"reader":2}', base64.b64encode(b"x" * 26))),
         Target("run", run_record, (b'{"job":"a","run_id":"01J","status":"ok","reader":1}',)),
         Target("subjects", subjects, (b"a.*.>\na.b.c", b"orders.>\norders", b"*\n")),

@@ -17,7 +17,6 @@ from natscron.engine.timeline import InForce, compiled, timeline
 from natscron.model import Mark, Ms, Reason, Skip
 from natscron.schedule import Schedule
 from natscron.schedule.base import Wrapper
-from natscron.schedule.exclusion import Exclusion
 from natscron.schedule.interval import IntervalSchedule
 
 __all__ = ["NEVER", "Cursor", "bound_of", "cursors_of"]
@@ -42,7 +41,7 @@ def bound_of(schedule: Schedule, slot_ms: Ms) -> Ms:
 
 def _arithmetic(schedule: Schedule) -> bool:
     """Whether counting costs the same however many there are."""
-    while isinstance(schedule, Wrapper) and not isinstance(schedule, Exclusion):
+    while isinstance(schedule, Wrapper):
         schedule = schedule.inner
     return isinstance(schedule, IntervalSchedule)
 

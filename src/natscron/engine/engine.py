@@ -58,7 +58,7 @@ log = logging.getLogger("natscron.engine")
 _NODE_EVERY_S: Final = 5.0
 _NODE_GONE_S: Final = 15.0
 _SWEEP_EVERY_S: Final = 60.0
-_ZONES_EVERY_S: Final = 86_400.0
+_ZONES_EVERY_S: Final = 82_800.0
 _STOP_IDLE_S: Final = 2.0
 _PAUSE_TRIES: Final = 5
 _SLICE: Final = 256
@@ -241,18 +241,17 @@ class Engine:
     def state_of(self, entry: Entry) -> JobState:
         """What the job is doing."""
         job, schedule = entry.job, entry.schedule
-        if schedule is None or schedule.failure is not None:
+        if schedule is None:
+            return JobState.INVALID
+        mark = self.mark
+        following = schedule.dues.next_after_ms(max(mark.instant_ms if mark else 0, job.paused_until_ms or 0))
+        # Asked after the search, which may be what fails.
+        if schedule.failure is not None:
             return JobState.INVALID
         if is_paused(job, self._clock.now_ms()):
             return JobState.PAUSED
-        mark = self.mark
-        if (
-            mark is not None
-            and entry.counts_from.seq <= mark.jobs_seq
-            and schedule.dues.next_after_ms(max(mark.instant_ms, job.paused_until_ms or 0)) is None
-        ):
-            return JobState.DONE
-        return JobState.ACTIVE
+        decided = mark is not None and entry.counts_from.seq <= mark.jobs_seq
+        return JobState.DONE if decided and following is None else JobState.ACTIVE
 
     @property
     def mark(self) -> Mark | None:
@@ -359,17 +358,22 @@ class Engine:
             task.add_done_callback(lambda _done: self._pausing.pop(job.id, None))
 
     async def _pause(self, job: Job, failures: int, error: str) -> None:
-        """Pause it in the store; tried again by the next failure, or by the next leader, if that fails."""
+        """Pause it in the store; tried again by the next failure, or by the next leader, if that fails.
+
+        The record is stored before: whoever dies in between leaves a record too many, never a pause without one.
+        """
         said = f"paused after {failures} failures in a row" + (f": {error[:_ERROR_SHOWN]}" if error else "")
+        told = False
         for _ in range(_PAUSE_TRIES):
             try:
                 old = await self._storage.fetch_job(job.id)
                 if old is None or old.generation != job.generation or old.invalid is not None:
                     return
                 if is_paused(old, self._clock.now_ms()):
-                    if not old.note.startswith(said):
-                        return
-                    break  # by a write of ours whose answer was lost
+                    return  # by somebody, or by a write of ours whose answer was lost
+                if not told:
+                    await self._storage.save_runs([self._paused_run(job, said)])
+                    told = True
                 note = f"{said}; {old.note}" if old.note else said
                 new = msgspec.structs.replace(old, paused=True, paused_until_ms=None, note=note[:_NOTE_MAX])
                 await self._storage.put_job(successor(old, new, self.mark), old.revision)
@@ -378,23 +382,21 @@ class Engine:
             except (NatscronError, TimeoutError) as err:
                 log.warning("a failing job cannot be paused now", extra={"job": job.id, "error": str(err)})
                 return
-            break
-        else:
+            log.warning("job paused: it keeps failing", extra={"job": job.id, "failures": failures})
             return
-        log.warning("job paused: it keeps failing", extra={"job": job.id, "failures": failures})
+
+    def _paused_run(self, job: Job, said: str) -> Run:
         now = self._clock.now_ms()
-        self.history.record(
-            Run(
-                job=job.id,
-                status=RunStatus.SKIPPED,
-                finished_at_ms=now,
-                reason=Reason.FAILURES_PAUSED,
-                error=said,
-                instance=self._options.instance,
-                from_ms=now,
-                to_ms=now,
-                count=0,
-            )
+        return Run(
+            job=job.id,
+            status=RunStatus.SKIPPED,
+            finished_at_ms=now,
+            reason=Reason.FAILURES_PAUSED,
+            error=said,
+            instance=self._options.instance,
+            from_ms=now,
+            to_ms=now,
+            count=0,
         )
 
     def _service_record(self, reason: str, text: str) -> None:

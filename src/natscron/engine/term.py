@@ -56,6 +56,7 @@ from natscron.model import (
     NoteRef,
     OpenRow,
     OpenState,
+    Reason,
     Run,
     RunStatus,
     Trigger,
@@ -433,6 +434,7 @@ class Term:
                         to_ms=skipped.to_ms,
                         count=skipped.count,
                         instance=self.options.instance,
+                        error=_why(missed),
                     )
                 )
         return sent
@@ -473,3 +475,11 @@ class Term:
             except BaseException:
                 rows.update(closed)
                 raise
+
+
+def _why(missed: Missed) -> str | None:
+    """What the record of slots that are not run says besides the reason."""
+    schedule = missed.entry.schedule
+    if schedule is None or missed.skipped.reason is not Reason.INVALID_JOB:
+        return None
+    return schedule.failure
