@@ -291,3 +291,20 @@ def test_a_report_on_a_run_whose_note_never_arrived_is_the_end_of_it(seed: int) 
         assert len(world.arrivals) == len({arrival.run_id for arrival in world.arrivals}), "a copy of what was reported"
 
     play(story, seed)
+
+
+# What is shown.
+
+
+def test_a_run_that_waited_is_its_jobs_last_and_a_backfill_is_not() -> None:
+    async def story(world: Workshop) -> None:
+        world.works_s = 1.5
+        await begin(world, reporting(overlap=Overlap.BUFFER_ALL), job("b", HOURLY))
+        await engine_of(world).backfill("b", START - 36_000_000, START - 1, every_ms=1, overlap=Overlap.ALLOW, key=None)
+        await asyncio.sleep(10)
+        engine = engine_of(world)
+        # The sixth run or so is going: what ran last is no longer the first, the only one that went at its slot.
+        assert (await engine.last_runs(["a"]))["a"] >= START + 4_000
+        assert "b" not in engine._leadership.last_run
+
+    play(story)

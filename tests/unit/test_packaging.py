@@ -80,7 +80,9 @@ def test_the_package_runs_as_a_module() -> None:
 
 
 def test_development_dependencies_are_pinned_exactly() -> None:
-    loose = [line for line in project()["dependency-groups"]["dev"] if not re.fullmatch(r"[a-z0-9-]+==[0-9.]+(; .+)?", line)]
+    loose = [
+        line for line in project()["dependency-groups"]["dev"] if not re.fullmatch(r"[a-z0-9-]+==[0-9.]+(; .+)?", line)
+    ]
     assert loose == []
 
 

@@ -487,4 +487,8 @@ class Leadership:
             self.term.on_reply(reply)
 
     def _ran(self, slots: Mapping[str, Ms]) -> None:
-        self.last_run.update(slots)
+        last = self.last_run
+        for job_id, slot in slots.items():
+            # What is tried again, or waited, is older than what ran meanwhile.
+            if slot > last.get(job_id, 0):
+                last[job_id] = slot

@@ -21,8 +21,8 @@ from natscron.storage.protocol import LeaderLink, Staged
 
 log = logging.getLogger("natscron.leader")
 
-_SHOWN: Final = frozenset({Trigger.MANUAL})
-"""Triggers whose runs are a job's newest although they are older than its slots."""
+_PAST: Final = frozenset({Trigger.BACKFILL})
+"""Triggers whose runs say nothing of when a job ran last."""
 
 
 class Tries:
@@ -81,7 +81,7 @@ class Tries:
         if not rows and not beside:
             return
         stored = await self._journal.commit_rows(staged, [*rows, *beside])
-        self._on_ran({flight.job.id: flight.scheduled_ms for flight in sent if flight.trigger in _SHOWN})
+        self._on_ran({flight.job.id: flight.scheduled_ms for flight in sent if flight.trigger not in _PAST})
         cores = [(flight, flight.attempt) for flight in sent if flight.delivery is Delivery.CORE]
         if cores:
             stored.add_done_callback(lambda done: self._cores_stored(done, cores))

@@ -74,8 +74,8 @@ class CalendarSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Times at which jobs that refer to it do not run.
 
     ``dates``: ``2026-12-25``, ``2026-12-24/2027-01-01`` (both inclusive) or ``12-25`` (every year). ``weekly``:
-    windows. ``ical``: the text of an iCalendar file, whose events count. ``tz``: the zone of all of them (default UTC; events
-    that name a zone keep theirs).
+    windows. ``ical``: the text of an iCalendar file, whose events count. ``tz``: the zone of all of them (default UTC;
+    events that name a zone keep theirs).
     """
 
     dates: tuple[str, ...] = ()
