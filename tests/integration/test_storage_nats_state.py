@@ -170,7 +170,7 @@ async def test_a_lease_that_somebody_deleted_can_be_taken_again(
 async def test_a_lease_of_a_newer_version_cannot_be_read_and_so_not_be_taken(
     storage: NatsStorage, link: LeaderLink, options: NatsStorageOptions
 ) -> None:
-    await storage.connection.request(StateKeys(options).lease, b'{"reader":2,"who":"knows"}')
+    await storage.connection.request(StateKeys(options).lease, b'{"reader":3,"who":"knows"}')
     with pytest.raises(NewerRecordError, match="update this instance"):
         await link.read_lease()
 
@@ -245,7 +245,7 @@ async def test_records_that_nobody_can_read_are_left_out_and_newer_ones_stop_the
     await storage.connection.request(StateKeys(options).row("bad"), b"\xff")
     await link.save_rows([a_row("good")])
     assert [row.run_id for row in (await link.read_state(NoteRef(0, 0), 1_000)).rows] == ["good"]
-    await storage.connection.request(StateKeys(options).row("new"), b'{"reader":2}')
+    await storage.connection.request(StateKeys(options).row("new"), b'{"reader":3}')
     with pytest.raises(NewerRecordError):
         await link.read_state(NoteRef(0, 0), 1_000)
 
@@ -394,7 +394,7 @@ async def test_a_record_of_a_newer_version_does_not_stop_the_watch(
     observer = Observer()
     watch = storage.watch_state(observer)
     await watch.ready()
-    await storage.connection.request(StateKeys(options).lease, b'{"reader":2}')
+    await storage.connection.request(StateKeys(options).lease, b'{"reader":3}')
     await storage.submit_row(a_row("R1"))
     await observer.until(lambda: "R1" in observer.rows)
     assert observer.leases == []

@@ -61,7 +61,7 @@ class NatsStorageOptions(msgspec.Struct, frozen=True, kw_only=True):
         if self.log_per_job < 1 or self.log_max_age_ms < 1000:  # noqa: PLR2004 - a second
             raise ConfigError("log_per_job must be at least 1 and log_max_age_ms at least 1000")
         if not self.api_subjects:
-            parts = ("jobs.>", "runs.>", "cluster.>", "status")
+            parts = ("jobs.>", "runs.>", "cluster.>", "calendars.>", "backfills.>", "status")
             msgspec.structs.force_setattr(self, "api_subjects", tuple(f"{self.name}.{part}" for part in parts))
 
     @property
