@@ -317,7 +317,49 @@ def compile_schedule(  # noqa: PLR0913 - what a schedule depends on, each by its
     would be right; in both modes also for what can never fire, and
     :class:`~natscron.errors.UnknownCalendarError` for a calendar that is not among them.
     """
+    if spec.cron and 0 <= anchor_ms <= MAX_MS and _cron_alone(spec):
+        known = _same_cron(spec.cron, spec.tz, spec.dst_gap, spec.dst_fold, min_interval_ns, lenient)
+        if known is not None:
+            return known
     return compile_metered(spec, Context(anchor_ms, seed, min_interval_ns, lenient), calendars, None)
+
+
+def _cron_alone(spec: ScheduleSpec) -> bool:
+    """Whether there is nothing but a cron expression and how it is read: most jobs, and 100,000 at a start."""
+    return not (
+        spec.every
+        or spec.at
+        or spec.rrule
+        or spec.solar
+        or spec.any
+        or spec.kind
+        or spec.calendar
+        or spec.except_
+        or spec.start_at
+        or spec.run_at_start
+        or spec.config is not None
+        or spec.not_before
+        or spec.not_after
+        or spec.max_runs is not None
+        or spec.last_slot
+        or spec.jitter is not None
+    )
+
+
+@lru_cache(maxsize=8192)
+def _same_cron(  # noqa: PLR0913, PLR0917 - the cache keys on positions
+    cron: str,
+    tz: str | None,
+    gap: str | None,
+    fold: str | None,
+    min_interval_ns: int,
+    lenient: bool,  # noqa: FBT001 - the cache keys on positions
+) -> Compiled | None:
+    """What equal expressions compile to; None if that hangs on the job."""
+    spec = ScheduleSpec(cron=cron, tz=tz, dst_gap=gap, dst_fold=fold)
+    if not _same_for_all(spec):
+        return None
+    return compile_metered(spec, Context(0, "", min_interval_ns, lenient), NO_CALENDARS, None)
 
 
 def compile_metered(
