@@ -50,6 +50,9 @@ class HistoryWriter:
         self._store = store
         self._queue: deque[Run | _Later] = deque()
         self._queued = 0
+        self._storing = 0
+        self.recorded = 0
+        """How many records were ever queued."""
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -59,6 +62,11 @@ class HistoryWriter:
         """Whether the stored history has the end of a run."""
         runs = await self._store.list_runs(RunQuery(job=job_id, run_id=run_id, limit=10))
         return any(run.status not in _OPEN for run in runs)
+
+    @property
+    def settled(self) -> int:
+        """How many of those :attr:`recorded` are stored, or dropped; the oldest first."""
+        return self.recorded - self._queued - self._storing
 
     def start(self) -> None:
         """Begin to store."""
@@ -81,6 +89,7 @@ class HistoryWriter:
 
     def _admitted(self, count: int) -> None:
         self._queued += count
+        self.recorded += count
         if self._queued > QUEUE_MAX:
             if not self.dropped:
                 log.error(
@@ -120,6 +129,7 @@ class HistoryWriter:
             await self._until_quiet()
             while self._queue:
                 batch = self._batch()
+                self._storing = len(batch)
                 try:
                     await self._store_one(batch)
                 except Exception:
@@ -128,6 +138,7 @@ class HistoryWriter:
                     self.dropped += len(batch)
                 else:
                     self._say_dropped(batch)
+                self._storing = 0
                 await asyncio.sleep(0)
             self._idle.set()
 

@@ -476,7 +476,7 @@ class Leadership:
         others[0].cancel()
         await asyncio.gather(others[0], return_exceptions=True)
         await renewal.renew(None)
-        await term.delete_closed_rows()
+        await term.delete_closed_rows(at_last=True)
         log.info("lease released", extra={"epoch": term.lease.epoch, "open_runs": len(term.flights)})
         self._tell(Reason.LEADER_RELEASED, f"epoch {term.lease.epoch}")
         if self._stopping and len(term.flights):

@@ -153,6 +153,8 @@ class Term:
         self._on_ran = on_ran
         self._stage = Stage()
         self._encoder = Encoder(options.namespace, options.instance, target, link, self._record)
+        self._closing: dict[str, int] = {}
+        """Rows of runs that are over, and how many records were queued when that was noticed."""
         self._windows: deque[tuple[int, Mark]] = deque()
         self._stopping = False
         self._sent = {run_id: note.stored_at_ms for note in snapshot.notes for run_id in note.run_ids}
@@ -460,14 +462,20 @@ class Term:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self.flights.landed(self.link.broken)
-        await self.delete_closed_rows()
+        await self.delete_closed_rows(at_last=True)
 
-    async def delete_closed_rows(self) -> None:
-        """Delete the open rows of runs that are over."""
+    async def delete_closed_rows(self, *, at_last: bool = False) -> None:
+        """Delete the open rows of runs that are over and whose records are stored; ``at_last``: or soon will be.
+
+        The history is written behind: of a run whose row went before its record, a crash would leave nothing.
+        """
         rows, mark_ms = self.flights.closed_rows, self.lease.mark.instant_ms
-        closed = {row_id: at_ms for row_id, at_ms in rows.items() if at_ms <= mark_ms}
+        over = [row_id for row_id, at_ms in rows.items() if at_ms <= mark_ms]
+        self._closing = {row_id: self._closing.get(row_id, self._history.recorded) for row_id in over}
+        settled = self._history.settled
+        closed = {row_id: rows[row_id] for row_id in over if at_last or self._closing[row_id] <= settled}
         for row_id in closed:
-            del rows[row_id]
+            del rows[row_id], self._closing[row_id]
         closed |= dict.fromkeys(self.failing.gone(), 0)
         if closed and not self.link.broken.is_set():
             try:
