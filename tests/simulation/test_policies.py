@@ -127,7 +127,7 @@ DEATHS = st.lists(st.floats(0.05, 6.0), max_size=4)
 # Overlap.
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(
     policy=st.sampled_from([Overlap.SKIP, Overlap.BUFFER_ONE, Overlap.BUFFER_ALL]),
     works_s=st.sampled_from([0.4, 1.7, 2.5]),
@@ -163,7 +163,7 @@ def test_no_two_runs_of_a_job_are_worked_on_at_once_and_every_slot_is_accounted_
     play(story, seed)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(deaths=DEATHS, seed=st.integers(0, 1_000))
 def test_buffer_all_loses_none_that_it_has_room_for(deaths: list[float], seed: int) -> None:
     async def story(world: Workshop) -> None:
@@ -231,7 +231,7 @@ def test_a_policy_is_asked_of_triggers_too_and_they_may_bring_their_own() -> Non
 # Backfills.
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(deaths=DEATHS, seed=st.integers(0, 1_000), every_ms=st.sampled_from([5, 20, 100]))
 def test_a_backfill_runs_each_slot_once_whoever_dies(deaths: list[float], seed: int, every_ms: int) -> None:
     async def story(world: Workshop) -> None:
@@ -354,7 +354,7 @@ def test_a_backfill_of_nothing_of_the_future_or_of_too_much_is_refused() -> None
 # Failures.
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(deaths=st.lists(st.floats(0.3, 3.0), max_size=3), seed=st.integers(0, 1_000))
 # A leader that died between its pause and the record of it.
 @example(deaths=[2.47, 2.623, 1.674], seed=380)

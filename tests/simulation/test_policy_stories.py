@@ -85,7 +85,7 @@ async def all_is_told(world: Workshop, killed: list[int]) -> None:
         assert run.status is RunStatus.COMPLETED or run.reason == Reason.REPLACED, f"{run} at {at_ms}"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     steps=STEPS, works_s=st.sampled_from([0.2, 0.9, 2.5]), delivery=st.sampled_from([Delivery.CORE, Delivery.JETSTREAM])
 )
@@ -107,7 +107,7 @@ def test_whatever_is_done_to_a_job_its_runs_go_one_at_a_time_and_their_ends_are_
     play(story)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(steps=ANYTHING, works_s=st.sampled_from([0.2, 1.7]))
 def test_whatever_becomes_of_its_policy_nothing_stays_open_and_every_end_is_told(
     steps: Sequence[tuple[float, tuple[str, object]]], works_s: float
