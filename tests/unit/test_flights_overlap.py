@@ -2,11 +2,12 @@
 
 import msgspec
 import pytest
+from tests.unit.test_flights import Judge
 
 from natscron.engine.flight import Flight
 from natscron.engine.flights import Flights
 from natscron.engine.inbox import Inbox
-from natscron.engine.target import Dispatch, Outcome, Refusal
+from natscron.engine.target import Outcome
 from natscron.model import (
     Delivery,
     Job,
@@ -20,33 +21,13 @@ from natscron.model import (
     RunStatus,
     Trigger,
 )
-from natscron.storage.protocol import Outgoing, Reply
+from natscron.storage.protocol import Reply
 
 NOW = 1_000_000
 JOB = Job(id="a", generation=7, timeout_ms=10_000, delivery=Delivery.REQUEST)
 GOOD = Outcome(RunStatus.COMPLETED)
 STORED = Outcome(RunStatus.STORED)
 FAILED = Outcome(RunStatus.FAILED, Reason.WORKER_ERROR, "no", retry=True, code="404")
-
-
-class Judge:
-    """A target whose verdict is set."""
-
-    verdict = GOOD
-
-    def admits(self, job: Job) -> str | None:
-        del job
-        return None
-
-    def delivery_of(self, job: Job) -> Delivery:
-        return job.delivery
-
-    def encode(self, job: Job, dispatch: Dispatch, delivery: Delivery) -> Outgoing | Refusal:
-        raise NotImplementedError
-
-    def judge(self, delivery: Delivery, reply: Reply) -> Outcome:
-        del delivery, reply
-        return self.verdict
 
 
 class Air:

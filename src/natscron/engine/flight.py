@@ -22,7 +22,6 @@ class Flight:
         "deadline_ms",
         "delivery",
         "due_ms",
-        "error",
         "going",
         "inherited",
         "job",
@@ -30,7 +29,6 @@ class Flight:
         "next_at_ms",
         "overlap",
         "payload",
-        "reason",
         "replaces",
         "row",
         "run_id",
@@ -66,8 +64,6 @@ class Flight:
         self.payload: Any = msgspec.UNSET
         self.overlap: Overlap | None = None
         self.replaces = ""
-        self.reason: str | None = None
-        self.error: str | None = None
         self.row: OpenRow | None = None
         self.inherited = False
         self.version = 0

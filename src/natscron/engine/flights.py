@@ -392,7 +392,6 @@ class Flights:
             at = self._next_try(flight, outcome, now_ms)
             if at is not None:
                 self._record(self.run_of(flight, outcome, now_ms, RunStatus.PENDING))
-                flight.reason, flight.error = outcome.reason, outcome.error
                 flight.state = OpenState.RETRY
                 flight.attempt += 1
                 if flight.stored or (flight.job.reports and flight.delivery is Delivery.CORE):

@@ -7,6 +7,7 @@ What reading the zones and the parts costs is bounded by how many there may be.
 
 from typing import Final
 
+from natscron.codec.spec import MAX_MEMBERS
 from natscron.errors import InvalidScheduleError
 from natscron.model import ScheduleSpec
 from natscron.schedule.base import Schedule
@@ -30,8 +31,6 @@ __all__ = [
     "price_of_search",
 ]
 
-MAX_MEMBERS: Final = 8
-"""Schedules in ``any``, and again in ``except``."""
 MAX_ZONES: Final = 3
 """Different zones that the parts of one schedule follow, UTC left aside."""
 MAX_HEAVY: Final = 3
