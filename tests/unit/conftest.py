@@ -12,6 +12,7 @@ from natscron.clock import SystemClock
 from natscron.codec import decode_calendar, decode_row, encode_calendar, encode_row, key_of
 from natscron.codec.calendar import calendar_key
 from natscron.engine.engine import EngineStatus
+from natscron.engine.freshness import Freshness
 from natscron.engine.table import Entry, JobTable
 from natscron.errors import (
     BackfillNotFoundError,
@@ -41,7 +42,6 @@ from natscron.server.api import Answer, endpoints
 from natscron.server.calls import Calls
 from natscron.server.context import Context
 from natscron.server.delivery import StreamMap, SubjectTarget
-from natscron.server.freshness import Freshness
 from natscron.server.limits import Limits
 from natscron.server.subjects import SubjectPolicy
 from natscron.storage.protocol import RunQuery, Storage

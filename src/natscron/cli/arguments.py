@@ -150,7 +150,10 @@ def job_options(fn: Callable[..., Any]) -> Callable[..., Any]:
             panel=_WHEN,
         ),
         click.option(
-            "--delivery", type=click.Choice([one.value for one in Delivery]), help="How messages go out.", panel=_HOW
+            "--delivery",
+            type=click.Choice([one.value for one in Delivery if one is not Delivery.HANDLER]),
+            help="How messages go out.",
+            panel=_HOW,
         ),
         click.option(
             "--catchup",

@@ -28,14 +28,17 @@ from natscron.model import (
 __all__ = [
     "MAX_ATTEMPTS",
     "MAX_CATCHUP_LIMIT",
+    "MAX_CONCURRENCY",
     "MAX_FAILURES",
     "MAX_PRIORITY",
     "MAX_SPAN_MS",
     "MAX_WORDS",
     "catchup",
     "check_headers",
+    "concurrency",
     "delivery",
     "duration_ms",
+    "handler",
     "headers",
     "instant_ms",
     "labels",
@@ -65,6 +68,7 @@ MAX_WORDS: Final = 32
 """The most words of ``retry.only``, and of ``retry.never``."""
 MAX_PRIORITY: Final = 100
 """The highest priority; the lowest is its negative."""
+MAX_CONCURRENCY: Final = 10_000
 MAX_FAILURES: Final = 1_000
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -137,7 +141,10 @@ def labels(value: JSON) -> dict[str, str]:
 
 
 def delivery(value: JSON) -> Delivery:
-    """How runs reach the subject."""
+    """How runs reach the subject; ``handler`` is no way to reach one."""
+    words = [word for word in Delivery if word is not Delivery.HANDLER]
+    if value is not None and value != "" and value not in words:
+        raise ValidationError(f"delivery must be one of {', '.join(words)}; got {_show(value)}")
     return _word(value, "delivery", Delivery, Delivery.AUTO)
 
 
@@ -234,6 +241,16 @@ def reports(value: JSON) -> bool:
 def pause_after_failures(value: JSON) -> int:
     """After how many failed runs in a row the job is paused; 0: never."""
     return 0 if value is None else _count(value, "pause_after_failures", MAX_FAILURES, least=0)
+
+
+def handler(value: JSON) -> str:
+    """The name of the handler that runs the job; of the library, whose own builder checks it."""
+    return text(value, "JobDefinition.handler")
+
+
+def concurrency(value: JSON) -> int:
+    """How many of the job's runs may go at once; 0: as its overlap policy says."""
+    return 0 if value is None else _count(value, "concurrency", MAX_CONCURRENCY, least=0)
 
 
 def skip(value: JSON) -> Skip | None:

@@ -85,6 +85,8 @@ _READERS: Final[dict[str, tuple[str, _Reader]]] = {
     "reports": ("reports", fields.reports),
     "pause_after_failures": ("pause_after_failures", fields.pause_after_failures),
     "skip": ("skip", fields.skip),
+    "handler": ("handler", fields.handler),
+    "concurrency": ("concurrency", fields.concurrency),
 }
 _NAMES: Final = {name: name for name in (*_READERS, *_NOW_READERS, *VIEW_FIELDS)}
 _MOST_NAMED: Final = 10
@@ -254,8 +256,12 @@ _ALL_SHOWN: Final[tuple[tuple[str, Callable[[Job], Any]], ...]] = (
     ("reports", lambda job: job.reports or None),
     ("pause_after_failures", lambda job: job.pause_after_failures or None),
     ("skip", lambda job: None if job.skip is None else _skip_json(job.skip)),
+    ("handler", lambda job: job.handler or None),
+    ("concurrency", lambda job: job.concurrency or None),
 )
-_rare: Final = attrgetter("paused_until_ms", "priority", "reports", "pause_after_failures", "skip")
+_rare: Final = attrgetter(
+    "paused_until_ms", "priority", "reports", "pause_after_failures", "skip", "handler", "concurrency"
+)
 _NOTHING_RARE: Final = _rare(Job(id=""))
 
 

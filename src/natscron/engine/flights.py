@@ -32,6 +32,7 @@ from typing import Final, NamedTuple
 from natscron.engine.flight import Flight
 from natscron.engine.target import Outcome, Target
 from natscron.model import (
+    ANSWERED,
     DEFAULT_TIMEOUT_MS,
     Delivery,
     Job,
@@ -303,7 +304,7 @@ class Flights:
             flight = heapq.heappop(self._timers)[2]
             flight.version += 1
             if flight.state is OpenState.RUNNING:
-                if flight.inherited and not flight.job.reports and flight.delivery is Delivery.CORE:
+                if flight.inherited and not flight.job.reports and flight.delivery not in ANSWERED:
                     # Its row follows its message in one write: it went out.
                     self.delivered(flight, now_ms)
                 elif flight.inherited and not flight.job.reports:
@@ -340,9 +341,11 @@ class Flights:
         self._finish(flight, Outcome(RunStatus.FAILED, reason, error), now_ms)
 
     def delivered(self, flight: Flight, now_ms: Ms) -> None:
-        """A core message whose record is its row reached the server."""
+        """A message without an answer, whose record is its row, was handed over."""
         self._latest_ms = now_ms
-        self._finish(flight, Outcome(RunStatus.SENT), now_ms)
+        if flight.delivery is not Delivery.HANDLER:  # else the run queue has it, and its record with it
+            self._record(self.run_of(flight, Outcome(RunStatus.SENT), now_ms))
+        self._close(flight)
 
     def leave_out(self, flight: Flight, verdict: Verdict, now_ms: Ms) -> None:
         """The overlap policy leaves the run out."""

@@ -13,7 +13,7 @@ from natscron.engine.backfills import Backfills
 from natscron.engine.failing import Failing
 from natscron.engine.flights import DOUBT_MS, Flight, Flights
 from natscron.engine.storetime import StoreClock
-from natscron.model import Delivery, Job, Ms, OpenRow, OpenState, Reason, Run, RunStatus
+from natscron.model import ANSWERED, Delivery, Job, Ms, OpenRow, OpenState, Reason, Run, RunStatus
 
 __all__ = ["Inbox"]
 
@@ -97,7 +97,7 @@ class Inbox:
         at = now
         if row.state is OpenState.RUNNING and row.delivery is Delivery.JETSTREAM and not row.stored:
             flight.state = OpenState.RETRY
-        elif row.state is OpenState.RUNNING and (row.delivery is not Delivery.CORE or job.reports):
+        elif row.state is OpenState.RUNNING and (row.delivery in ANSWERED or job.reports):
             at = row.deadline_ms + DOUBT_MS
         elif row.state is OpenState.RETRY:
             at = row.next_at_ms

@@ -53,7 +53,9 @@ class Encoder:
         run_id = self.run_id(job, due.slot_ms)
         try:
             delivery = self._target.delivery_of(job)
-            message = self._target.encode(job, Dispatch(run_id, due.slot_ms, 1, due.trigger), delivery)
+            message = self._target.encode(
+                job, Dispatch(run_id, due.slot_ms, 1, due.trigger, due_ms=due.due_ms), delivery
+            )
         except Exception as error:
             # A target must not raise; but if it does for one job, the others run.
             log.exception("job cannot be encoded", extra={"job": job.id})

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from natscron.model import Delivery, Job, Ms, RunStatus, Trigger
+from natscron.model import Delivery, Job, Ms, Overlap, QueuedRun, RunStatus, Trigger
 from natscron.storage.protocol import Outgoing, Reply
 
 
@@ -17,6 +17,7 @@ class Dispatch(msgspec.Struct, frozen=True):
 
     ``message`` is the attempt whose message this is, or is a copy of: 1 unless a worker reported a failure and the run
     goes out anew, which no stream may take for the message it has. ``replaces`` is the run whose place it takes.
+    ``overlap``: a policy of its own, instead of the job's. ``due_ms``: later than the slot with jitter.
     """
 
     run_id: str
@@ -26,6 +27,8 @@ class Dispatch(msgspec.Struct, frozen=True):
     payload: Any = msgspec.UNSET
     message: int = 1
     replaces: str = ""
+    overlap: Overlap | None = None
+    due_ms: Ms = 0
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -53,7 +56,7 @@ class Target(Protocol):
     """Encodes runs and judges replies. Pure with respect to time and network."""
 
     def delivery_of(self, job: Job) -> Delivery:
-        """CORE, JETSTREAM or REQUEST: what the job's ``delivery`` comes to now (``auto`` resolved)."""
+        """CORE, JETSTREAM, REQUEST or HANDLER: what the job's ``delivery`` comes to now (``auto`` resolved)."""
         ...
 
     def admits(self, job: Job) -> str | None:
@@ -63,8 +66,8 @@ class Target(Protocol):
         """
         ...
 
-    def encode(self, job: Job, dispatch: Dispatch, delivery: Delivery) -> Outgoing | Refusal:
-        """The message; never raises for any job: what cannot be encoded is a refusal.
+    def encode(self, job: Job, dispatch: Dispatch, delivery: Delivery) -> Outgoing | QueuedRun | Refusal:
+        """The message, for HANDLER the queued run; never raises for any job: what cannot be encoded is a refusal.
 
         Its ``token`` is ``<run id>.<attempt>`` for JETSTREAM and REQUEST, "" for CORE.
         """

@@ -47,6 +47,7 @@ from natscron.engine.tries import Tries
 from natscron.engine.trust import Trust
 from natscron.errors import LeadershipLostError
 from natscron.model import (
+    ANSWERED,
     DEFAULT_TIMEOUT_MS,
     Delivery,
     Job,
@@ -273,6 +274,8 @@ class Term:
         """Whether a run that stands in the journal goes out again."""
         job = due.cursor.entry.job
         delivery = self._target.delivery_of(job)
+        if delivery is Delivery.HANDLER:
+            return False  # the run queue has it, and its record with it
         heard = self._inbox.has_word_of(run_id)
         if delivery is Delivery.JETSTREAM and not heard:
             return True
@@ -319,7 +322,7 @@ class Term:
         runs = chunk.runs
         self._lateness.add(runs, chunk.sent_ms)
         self._on_ran({run.job_id: run.slot_ms for run in runs})
-        for run in [run for run in runs if run.delivery is not Delivery.CORE or run.tracked]:
+        for run in [run for run in runs if run.delivery in ANSWERED or run.tracked]:
             flight = self.flights.find(run.run_id) if run.guarded else self._flight(run, run.run_id, run.delivery)
             if flight is not None:  # else another of the same window took its place, which is recorded
                 self.flights.sent(flight, chunk.sent_ms)

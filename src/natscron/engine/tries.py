@@ -16,7 +16,7 @@ from natscron.engine.journal import CHUNK_RUNS, Journal
 from natscron.engine.storetime import StoreClock
 from natscron.engine.target import Dispatch, Refusal, Target
 from natscron.errors import LimitExceededError, MalformedInputError
-from natscron.model import Delivery, Ms, OpenRow, OpenState, Reason, Trigger
+from natscron.model import ANSWERED, Ms, OpenRow, OpenState, Reason, Trigger
 from natscron.storage.protocol import LeaderLink, Staged
 
 log = logging.getLogger("natscron.leader")
@@ -82,7 +82,7 @@ class Tries:
             return
         stored = await self._journal.commit_rows(staged, [*rows, *beside])
         self._on_ran({flight.job.id: flight.scheduled_ms for flight in sent if flight.trigger not in _PAST})
-        cores = [(flight, flight.attempt) for flight in sent if flight.delivery is Delivery.CORE]
+        cores = [(flight, flight.attempt) for flight in sent if flight.delivery not in ANSWERED]
         if cores:
             stored.add_done_callback(lambda done: self._cores_stored(done, cores))
 
@@ -99,6 +99,8 @@ class Tries:
             flight.payload,
             flight.message,
             flight.replaces,
+            flight.overlap,
+            flight.due_ms,
         )
         message = self._target.encode(flight.job, dispatch, flight.delivery)
         if isinstance(message, Refusal):

@@ -5,6 +5,7 @@ too. Text forms (RFC 3339, ``30s``) exist at the edges only, in :mod:`natscron.c
 """
 
 from natscron.model.jobs import DEFAULT_CATCHUP, DEFAULT_RETRY, DEFAULT_TIMEOUT_MS, CatchUp, Job, Retry, Skip
+from natscron.model.queue import Activity, Claim, Claimed, Ending, QueuedRun, WorkerInfo
 from natscron.model.runs import Run
 from natscron.model.schedules import (
     Calendar,
@@ -18,6 +19,7 @@ from natscron.model.schedules import (
 )
 from natscron.model.state import Backfill, Holder, Lease, LeaseRecord, Mark, Node, Note, NoteRef, OpenRow, Report
 from natscron.model.words import (
+    ANSWERED,
     SERVICE_JOB,
     CatchUpPolicy,
     Delivery,
@@ -31,17 +33,22 @@ from natscron.model.words import (
 )
 
 __all__ = [
+    "ANSWERED",
     "DEFAULT_CATCHUP",
     "DEFAULT_RETRY",
     "DEFAULT_TIMEOUT_MS",
     "SERVICE_JOB",
+    "Activity",
     "Backfill",
     "Calendar",
     "CalendarSpec",
     "CalendarVersion",
     "CatchUp",
     "CatchUpPolicy",
+    "Claim",
+    "Claimed",
     "Delivery",
+    "Ending",
     "Holder",
     "Job",
     "JobState",
@@ -55,6 +62,7 @@ __all__ = [
     "OpenRow",
     "OpenState",
     "Overlap",
+    "QueuedRun",
     "Reason",
     "Report",
     "Retry",
@@ -67,4 +75,5 @@ __all__ = [
     "Trigger",
     "Version",
     "Weekly",
+    "WorkerInfo",
 ]

@@ -82,6 +82,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     pause_after_failures: int = 0
     """After so many failed runs in a row the job is paused; 0: never."""
     skip: Skip | None = None
+    handler: str = ""
+    """The library: the name of the handler that runs it; "" is the scheduler's global one."""
+    concurrency: int = 0
+    """The library: how many of its runs may go at once, over all processes; 0: one, or any number where the overlap
+    policy is ALLOW."""
     extra: dict[str, Any] = msgspec.field(default_factory=dict)
     """Unknown fields, kept in the row."""
     old_format: bool = False

@@ -4,6 +4,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 __all__ = [
+    "ANSWERED",
     "SERVICE_JOB",
     "CatchUpPolicy",
     "Delivery",
@@ -30,6 +31,12 @@ class Delivery(StrEnum):
     CORE = "core"
     JETSTREAM = "jetstream"
     REQUEST = "request"
+    HANDLER = "handler"
+    """Into the run queue, from which a worker takes it and calls the job's handler: the library's own."""
+
+
+ANSWERED = frozenset({Delivery.JETSTREAM, Delivery.REQUEST})
+"""Deliveries whose runs are over for the leader when an answer says so; the others are when they are handed over."""
 
 
 class Overlap(StrEnum):
@@ -98,6 +105,8 @@ class Reason(StrEnum):
     """A once slot that was over when it began to count: before its edit, or while the job was paused."""
     CLOCK_PULLED_BACK = "clock_pulled_back"
     """The mark lay further in the future than the allowed skew and was set back to now."""
+    OVERLAP_WAIT = "overlap_wait"
+    """Not over: it waits for a run of the job that is going to end."""
     OVERLAP_SKIP = "overlap_skip"
     """The job's previous run was still going and the overlap policy is ``skip``."""
     NO_RESPONDERS = "no_responders"
@@ -134,6 +143,20 @@ class Reason(StrEnum):
     """A backfill has handed out all its slots."""
     BACKFILL_CANCELLED = "backfill_cancelled"
     """A backfill was cancelled, or its job removed; the slots of the range were not handed out."""
+    NO_HANDLER = "no_handler"
+    """No process that is alive has the job's handler: the run waits for one, or failed where none was ever set."""
+    HANDLER_ERROR = "handler_error"
+    """The handler raised; the error is the exception with its traceback, cut in the middle where it is long."""
+    WORKER_LOST = "worker_lost"
+    """The worker that ran it gave no sign of life for its lease: the process died, or was cut off."""
+    WORKER_STOPPED = "worker_stopped"
+    """The worker stopped, and the handler did not end within the time that it was given."""
+    CANCELLED = "cancelled"
+    """The handler was cancelled from outside, by itself or by the program that it runs in."""
+    REDRIVEN = "redriven"
+    """Not over: a run that had failed for good was asked to be tried once more."""
+    RETRY = "retry"
+    """Not over: the try before failed, and this one waits for its time."""
     LEADER_CHANGED = "leader_changed"
     """The service: an instance took the lease."""
     LEADER_RELEASED = "leader_released"

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
-from natscron.model import Overlap
+from natscron.model import Overlap, QueuedRun, Trigger
 
-__all__ = ["BUFFER_MAX", "Verdict", "decide", "leaving"]
+__all__ = ["BUFFER_MAX", "Verdict", "decide", "enter", "leaving"]
 
 BUFFER_MAX: Final = 100
 """Runs of one job that wait at the most, under ``buffer_all``; ``buffer_one`` keeps one."""
@@ -41,6 +41,25 @@ def decide(policy: Overlap, *, running: int, waiting: int) -> Verdict:
     if policy is Overlap.SKIP:
         return Verdict.SKIP
     return Verdict.BUFFER if waiting < _room(policy) else Verdict.DROP
+
+
+def enter(run: QueuedRun, *, running: int, waiting: int) -> Verdict:
+    """About a run that is put into the run queue while ``running`` of its job are due or going and ``waiting`` wait.
+
+    As :func:`decide`, but for what the run queue can do besides. As many as :attr:`QueuedRun.capacity` may go at once.
+    REPLACE: those that wait are dropped and those that are going are to end, and the run waits until they have, so that
+    two never overlap. What would overlap under ALLOW with a ``concurrency``, and the slots of a backfill, wait in any
+    number: the backlog of the queue has no bound either, and a backfill is bounded by itself.
+    """
+    if not run.capacity or (running < run.capacity and not waiting):
+        return Verdict.START
+    if run.overlap is Overlap.CANCEL_OTHER:
+        return Verdict.REPLACE
+    if run.overlap is Overlap.SKIP:
+        return Verdict.SKIP
+    if run.overlap is Overlap.ALLOW or run.trigger is Trigger.BACKFILL:
+        return Verdict.BUFFER
+    return Verdict.BUFFER if waiting < _room(run.overlap) else Verdict.DROP
 
 
 def leaving(policies: Sequence[Overlap], *, running: int) -> list[Verdict]:

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from natscron.clock import Clock
+from natscron.engine.freshness import Freshness
 from natscron.engine.target import Target
 from natscron.model import Job
 from natscron.server.admission import Admission
 from natscron.server.deciding import Deciding
-from natscron.server.freshness import Freshness
 from natscron.storage.protocol import Storage
 
 __all__ = ["Context"]

@@ -84,7 +84,13 @@ def schedule_idle(job: Job, schedule: Schedule, now_ms: Ms) -> tuple[str, ...]:
 
 def idle(job: Job, effective: Delivery | None, now_ms: Ms) -> tuple[str, ...]:
     """What is kept and changes nothing, a sentence each."""
-    return (*_pause(job, now_ms), *_catchup(job), *_failures(job, effective))
+    return (*_pause(job, now_ms), *_catchup(job), *_failures(job, effective), *_library(job))
+
+
+def _library(job: Job) -> Iterator[str]:
+    for name, value in (("handler", job.handler), ("concurrency", job.concurrency)):
+        if value:
+            yield f"{name} is kept and has no effect: it belongs to the Scheduler library, whose jobs call handlers"
 
 
 def _pause(job: Job, now_ms: Ms) -> Iterator[str]:

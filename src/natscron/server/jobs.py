@@ -1,6 +1,6 @@
 """The API's calls about jobs. The endpoints and the embedding API both come here.
 
-Who is authoritative: the store. Reads go to the hot table after it has caught up (:mod:`natscron.server.freshness`);
+Who is authoritative: the store. Reads go to the hot table after it has caught up (:mod:`natscron.engine.freshness`);
 every write names the revision it was decided on (:mod:`natscron.server.edits`), so that two writers never overwrite
 each other unseen. What raises StorageUncertainError may have happened.
 """

@@ -12,6 +12,7 @@ from natscron.clock import Clock
 from natscron.config import HistorySettings, Settings
 from natscron.durations import format_duration
 from natscron.engine.engine import Engine
+from natscron.engine.freshness import Freshness
 from natscron.engine.history import HistoryWriter
 from natscron.engine.options import EngineOptions
 from natscron.engine.table import Entry
@@ -23,7 +24,6 @@ from natscron.server.calls import Calls
 from natscron.server.context import Context
 from natscron.server.delivery import StreamMap, SubjectTarget
 from natscron.server.foreign import IMPLEMENTATION, GoWatch
-from natscron.server.freshness import Freshness
 from natscron.server.limits import Limits
 from natscron.server.options import ServerOptions
 from natscron.server.stored import compile_stored

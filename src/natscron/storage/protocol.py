@@ -1,4 +1,6 @@
-"""WHERE: the seam between the engine and a store. Four small roles, bundled by :class:`Storage`.
+"""WHERE: the seam between the engine and a store. Three small roles, bundled by :class:`Storage`.
+
+A store of the service has these; one of the library has a run queue too (:mod:`natscron.storage.queue`).
 
 Who is authoritative: the store. Its sequence numbers order all writes to one of its streams (jobs; state), and its own
 timestamps are the one clock for all writers. An instance holds copies, kept hot by watches.
@@ -17,11 +19,26 @@ What a caller may rely on, in every implementation:
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
-from natscron.model import Calendar, Job, Lease, LeaseRecord, Ms, Node, Note, NoteRef, OpenRow, Run, RunStatus
+from natscron.model import (
+    Calendar,
+    Delivery,
+    Job,
+    Lease,
+    LeaseRecord,
+    Ms,
+    Node,
+    Note,
+    NoteRef,
+    OpenRow,
+    QueuedRun,
+    Run,
+    RunStatus,
+)
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +50,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Several processes may use it at once."""
     subjects: bool
     """It can publish messages (targets that are subjects)."""
+    queue: bool = False
+    """It has a run queue (targets that are handlers)."""
 
 
 class Outgoing(msgspec.Struct, frozen=True):
@@ -45,7 +64,7 @@ class Outgoing(msgspec.Struct, frozen=True):
 
 
 class Staged(msgspec.Struct, frozen=True):
-    """An :class:`Outgoing` in the link's own form, made ahead of its instant; ``size`` in bytes."""
+    """An :class:`Outgoing` or a queued run in the link's own form, made ahead of its instant; ``size`` in bytes."""
 
     data: Any
     size: int
@@ -88,7 +107,7 @@ class LeaderLink(Protocol):
         """The most bytes that one message (headers and body) may have."""
         ...
 
-    def stage(self, message: Outgoing) -> Staged:
+    def stage(self, message: Outgoing | QueuedRun) -> Staged:
         """Encode for :meth:`commit`. Pure; no I/O, no clock. Raises LimitExceededError over ``max_payload``."""
         ...
 
@@ -99,6 +118,10 @@ class LeaderLink(Protocol):
 
         Without ``run_ids`` no note is written (a retry: its rows are its record). The future resolves when the store
         has all rows and the note, which proves that all the messages before them reached the server.
+
+        Queued runs go into the run queue, in the same transaction as the note where the store has such; one whose id is
+        there already changes nothing. :func:`natscron.policy.overlap.enter` decides about each whether it becomes due,
+        waits, or is recorded as left out; a run in whose favour others are ended waits until they are.
         """
         ...
 
@@ -285,11 +308,30 @@ class LeaseStore(Protocol):
         ...
 
 
+class RunOrder(StrEnum):
+    """What records are sorted by. Records without the value in question come first when ascending."""
+
+    RECORDED = "recorded"
+    """The record's time, see :func:`recorded_ms`."""
+    START_TIME = "start_time"
+    END_TIME = "end_time"
+    DURATION = "duration"
+
+
+def recorded_ms(run: Run) -> Ms:
+    """The record's time: the start of a run that a handler executes (its slot as long as it waits), else the end."""
+    if run.delivery is Delivery.HANDLER:
+        return run.started_at_ms or run.scheduled_at_ms or run.finished_at_ms or 0
+    return run.finished_at_ms or run.started_at_ms or run.scheduled_at_ms or run.to_ms or 0
+
+
 class RunQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which runs. ``job`` None: of all jobs. ``since_ms`` inclusive, ``until_ms`` exclusive, by the record's time.
 
     Newest first unless ``descending`` is False. ``limit`` 1 to 10,000.
     """
+
+    order: RunOrder = RunOrder.RECORDED
 
     job: str | None = None
     run_id: str | None = None

@@ -34,6 +34,14 @@ _WHY: Final[dict[str, str]] = {
     Reason.REPLACED: "a newer run took its place (overlap 'cancel_other')",
     Reason.JOB_REMOVED: "the job was removed, or its target changed, before it could be tried again",
     Reason.FAILURES_PAUSED: "the job was paused after too many failures in a row",
+    Reason.OVERLAP_WAIT: "it waits for the run before to end",
+    Reason.NO_HANDLER: "no process that is alive has its handler",
+    Reason.HANDLER_ERROR: "the handler raised",
+    Reason.WORKER_LOST: "its worker died or was cut off",
+    Reason.WORKER_STOPPED: "its worker stopped before the handler had ended",
+    Reason.CANCELLED: "the handler was cancelled",
+    Reason.REDRIVEN: "it was asked to be tried once more",
+    Reason.RETRY: "it waits to be tried again",
     Reason.BACKFILL_CANCELLED: "the backfill was cancelled, or its job removed",
 }
 _TRIGGERS: Final = {

@@ -12,20 +12,33 @@ from natscron.errors import (
     StorageUnavailableError,
 )
 from natscron.model import Lease, LeaseRecord, Ms, Node, Note, NoteRef, OpenRow, Run, Stamp
+from natscron.storage.memory.queue import MemoryQueue
 from natscron.storage.protocol import (
     JobSink,
     Outgoing,
     Reply,
     StateSink,
+    recorded_ms,
 )
+from natscron.storage.queue import QueueSink
 
 OnMessage = Callable[[Outgoing], Reply | None]
 
 
 class MemoryCluster:
-    """What the servers hold. ``on_message`` receives every message; what it returns is the answer."""
+    """What the servers hold. ``on_message`` receives every message; what it returns is the answer.
 
-    def __init__(self, clock: Clock, on_message: OnMessage | None = None, runs_per_job: int = 100) -> None:
+    ``runs_per_job`` records are kept of each job, and ``runs_max`` of all together; over that the job whose last record
+    is the oldest loses all of its own.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        on_message: OnMessage | None = None,
+        runs_per_job: int = 100,
+        runs_max: int = 1_000_000,
+    ) -> None:
         self.clock = clock
         self.up = True
         """False: nothing can be reached."""
@@ -38,8 +51,12 @@ class MemoryCluster:
         self.rows: dict[str, tuple[OpenRow, int]] = {}
         self.nodes: dict[tuple[str, str], tuple[Node, Ms]] = {}
         self.runs: dict[str, deque[Run]] = {}
+        """By job, those with the oldest last record first."""
+        self.queue = MemoryQueue(clock, self.put_run)
         self.on_message = on_message or (lambda _message: None)
         self._runs_per_job = runs_per_job
+        self._runs_max = runs_max
+        self._runs_kept = 0
         self.job_watches: dict[JobWatch, None] = {}
         self.state_watches: dict[StateWatch, None] = {}
         self.run_watches: dict[RunWatch, None] = {}
@@ -103,9 +120,33 @@ class MemoryCluster:
 
     def put_run(self, run: Run) -> None:
         """Append a history record."""
-        self.runs.setdefault(run.job, deque(maxlen=self._runs_per_job)).append(run)
+        kept = self.runs.pop(run.job, None)
+        if kept is None:
+            kept = deque(maxlen=self._runs_per_job)
+        self.runs[run.job] = kept
+        self._runs_kept += len(kept) < self._runs_per_job
+        kept.append(run)
+        while self._runs_kept > self._runs_max and len(self.runs) > 1:
+            oldest = next(iter(self.runs))
+            self._runs_kept -= len(self.runs.pop(oldest))
+            self.queue.forget(oldest)
         for watch in tuple(self.run_watches):
             watch.send(run)
+
+    def delete_runs(self, job_id: str, before_ms: Ms) -> int:
+        """Delete a job's records up to an instant, inclusive; how many."""
+        runs = self.runs.get(job_id)
+        if runs is None:
+            return 0
+        left = [run for run in runs if recorded_ms(run) > before_ms]
+        gone = len(runs) - len(left)
+        self._runs_kept -= gone
+        runs.clear()
+        runs.extend(left)
+        if not left:
+            del self.runs[job_id]
+            self.queue.forget(job_id)
+        return gone
 
     def _tell(self, change: Callable[[StateSink], None]) -> None:
         for watch in tuple(self.state_watches):
@@ -244,3 +285,37 @@ class RunWatch(MemoryWatch):
         """Tell of a record."""
         if self._job in (None, run.job):
             self._later(lambda: self._fn(run))
+
+
+class QueueWatch(MemoryWatch):
+    """Follows the run queue; many changes of one loop turn wake once."""
+
+    def __init__(self, cluster: MemoryCluster, sink: QueueSink) -> None:
+        super().__init__(cluster)
+        self._sink = sink
+        self._told = False
+
+    def _replay(self) -> None:
+        self._cluster.queue.watches[self] = None
+        self._sink.wake()
+
+    def _leave(self) -> None:
+        self._cluster.queue.watches.pop(self, None)
+
+    def wake(self) -> None:
+        """Runs may have become claimable."""
+        if not self._told:
+            self._told = True
+            self._later(self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._told = False
+        self._sink.wake()
+
+    def cancel(self) -> None:
+        """Runs may have to be cancelled."""
+        self._later(self._sink.cancel)
+
+    def left_out(self, run: Run) -> None:
+        """A run was left out by the client whose watch this is."""
+        self._later(lambda: self._sink.left_out(run))

@@ -12,7 +12,7 @@ from natscron.errors import (
     LimitExceededError,
     WrongRevisionError,
 )
-from natscron.model import Lease, LeaseRecord, NoteRef, OpenRow
+from natscron.model import Lease, LeaseRecord, NoteRef, OpenRow, QueuedRun, Run
 from natscron.storage.memory.cluster import MemoryCluster
 from natscron.storage.protocol import (
     LeaderLink,
@@ -23,6 +23,8 @@ from natscron.storage.protocol import (
 )
 
 MAX_PAYLOAD: Final = 1024 * 1024
+_RUN_SIZE: Final = 128
+"""What a queued run counts as; its payload is the job's own, or was bounded when it was asked for."""
 
 T = TypeVar("T")
 
@@ -30,11 +32,18 @@ T = TypeVar("T")
 class MemoryLink(LeaderLink):
     """A leader's link to a cluster: a queue of writes that arrive one after the other."""
 
-    def __init__(self, cluster: MemoryCluster, on_reply: OnReply, latency_s: float) -> None:
+    def __init__(
+        self,
+        cluster: MemoryCluster,
+        on_reply: OnReply,
+        latency_s: float,
+        on_left_out: Callable[[Run], None] = lambda _run: None,
+    ) -> None:
         self.broken = asyncio.Event()
         self.latency_s = latency_s
         self._cluster = cluster
         self._on_reply = on_reply
+        self._on_left_out = on_left_out
         self._writes: deque[Callable[[], object]] = deque()
         self._waiting: dict[asyncio.Future[None], None] = {}
         self._moving = False
@@ -46,8 +55,10 @@ class MemoryLink(LeaderLink):
         """1 MiB, as a NATS server has by default."""
         return MAX_PAYLOAD
 
-    def stage(self, message: Outgoing) -> Staged:
-        """Keep the message as it is."""
+    def stage(self, message: Outgoing | QueuedRun) -> Staged:
+        """Keep the message, or the queued run, as it is."""
+        if isinstance(message, QueuedRun):
+            return Staged(message, _RUN_SIZE)
         size = len(message.body) + sum(len(k) + len(v) + 4 for k, v in message.headers)
         if size > MAX_PAYLOAD:
             raise LimitExceededError(f"message of {size} bytes is over the maximum payload of {MAX_PAYLOAD}")
@@ -56,9 +67,15 @@ class MemoryLink(LeaderLink):
     def commit(
         self, note: NoteRef, staged: Sequence[Staged], run_ids: Sequence[str], rows: Sequence[OpenRow] = ()
     ) -> "asyncio.Future[None]":
-        """Queue messages, rows, note; the future resolves when the last of them arrived."""
+        """Queue messages, rows, note; the future resolves when the last of them arrived.
+
+        Queued runs, rows and note are one write.
+        """
         self._ensure_whole()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if staged and isinstance(staged[0].data, QueuedRun):
+            self._write(lambda: self._enter(note, [one.data for one in staged], run_ids, rows))
+            staged, run_ids, rows = (), (), ()
         for one in staged:
             self._write(lambda message=one.data: self._deliver(message))  # type: ignore[misc]
         for row in rows:
@@ -69,6 +86,16 @@ class MemoryLink(LeaderLink):
         future.add_done_callback(lambda answered: self._waiting.pop(answered, None))
         self._write(lambda: None if future.done() else future.set_result(None))
         return future
+
+    def _enter(self, note: NoteRef, runs: Sequence[QueuedRun], run_ids: Sequence[str], rows: Sequence[OpenRow]) -> None:
+        for run in runs:
+            record = self._cluster.queue.enter(run)
+            if record is not None:
+                self._on_left_out(record)
+        for row in rows:
+            self._cluster.put_open(row)
+        if run_ids:
+            self._cluster.put_note(note, run_ids)
 
     async def drain(self) -> None:
         """One loop turn."""

@@ -3,7 +3,9 @@
 import asyncio
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
+from natscron.clock import SystemClock
 from natscron.codec import decode_row, encode_row, key_of
 from natscron.codec.calendar import calendar_key, decode_calendar, encode_calendar
 from natscron.errors import (
@@ -12,35 +14,52 @@ from natscron.errors import (
     JobNotFoundError,
     WrongRevisionError,
 )
-from natscron.model import Calendar, Job, Ms, Node, OpenRow, Run, Stamp
-from natscron.storage.memory.cluster import JobWatch, MemoryCluster, MemoryWatch, RunWatch, StateWatch
+from natscron.model import (
+    Activity,
+    Calendar,
+    Claim,
+    Claimed,
+    Ending,
+    Job,
+    Ms,
+    Node,
+    OpenRow,
+    Run,
+    Stamp,
+    WorkerInfo,
+)
+from natscron.storage.memory.cluster import JobWatch, MemoryCluster, MemoryWatch, QueueWatch, RunWatch, StateWatch
 from natscron.storage.memory.link import MemoryLink
 from natscron.storage.protocol import (
     Capabilities,
     JobSink,
     LeaderLink,
     OnReply,
+    RunOrder,
     RunQuery,
     StateSink,
     Watch,
+    recorded_ms,
     slot_of,
 )
+from natscron.storage.queue import QueueSink
 
 
 class MemoryStorage:
     """One client of a :class:`MemoryCluster` (default: a cluster of its own)."""
 
-    def __init__(self, cluster: MemoryCluster, latency_s: float = 0.0) -> None:
-        self.cluster = cluster
+    def __init__(self, cluster: MemoryCluster | None = None, latency_s: float = 0.0) -> None:
+        self.cluster = cluster or MemoryCluster(SystemClock())
         self.latency_s = latency_s
         self.links: list[MemoryLink] = []
         """The links that were opened and are whole, for tests that cut them."""
         self.watches: list[MemoryWatch] = []
+        self._queue_watches: list[QueueWatch] = []
 
     @property
     def capabilities(self) -> Capabilities:
-        """Not durable, not shared between processes, publishes."""
-        return Capabilities(durable=False, shared=False, subjects=True)
+        """Not durable, not shared between processes; publishes, and has a run queue."""
+        return Capabilities(durable=False, shared=False, subjects=True, queue=True)
 
     async def initialize(self) -> None:
         """Nothing to make."""
@@ -143,7 +162,7 @@ class MemoryStorage:
     async def open_link(self, on_reply: OnReply) -> LeaderLink:
         """A link."""
         await self._turn()
-        link = MemoryLink(self.cluster, on_reply, self.latency_s)
+        link = MemoryLink(self.cluster, on_reply, self.latency_s, self._left_out)
         self.links = [whole for whole in self.links if not whole.broken.is_set()] + [link]
         return link
 
@@ -181,8 +200,9 @@ class MemoryStorage:
         """Matching records."""
         await self._turn()
         jobs = self.cluster.runs.values() if query.job is None else [self.cluster.runs.get(query.job, ())]
-        found = [run for run in itertools.chain.from_iterable(jobs) if _matches(run, query)]
-        found.sort(key=_instant, reverse=query.descending)
+        runs = itertools.chain(itertools.chain.from_iterable(jobs), self.cluster.queue.open_runs(query.job))
+        found = [run for run in runs if _matches(run, query)]
+        found.sort(key=_ORDERS[query.order], reverse=query.descending)
         return found[query.offset : query.offset + query.limit]
 
     async def last_runs(self, job_ids: Sequence[str]) -> Mapping[str, Ms]:
@@ -199,17 +219,94 @@ class MemoryStorage:
         """Follow new records."""
         return self._watch(RunWatch(self.cluster, job, fn))
 
+    # RunQueue
+
+    async def claim(self, worker: str, handlers: Sequence[str], limit: int) -> Claimed:
+        """Take runs that are due."""
+        await self._turn()
+        return self.cluster.queue.claim(worker, handlers, limit)
+
+    async def finish(self, worker: str, endings: Sequence[Ending]) -> Sequence[bool]:
+        """End tries."""
+        await self._turn()
+        return self.cluster.queue.finish(worker, endings)
+
+    async def give_back(self, worker: str, claims: Sequence[Claim]) -> None:
+        """Make claimed runs claimable again."""
+        await self._turn()
+        self.cluster.queue.give_back(worker, claims)
+
+    async def beat(self, worker: WorkerInfo) -> Mapping[tuple[str, int], str]:
+        """Announce a worker."""
+        await self._turn()
+        return self.cluster.queue.beat(worker)
+
+    async def retire(self, worker: str) -> None:
+        """Take a worker's announcement back."""
+        await self._turn()
+        self.cluster.queue.retire(worker)
+
+    async def workers(self) -> Sequence[WorkerInfo]:
+        """Those that are alive."""
+        await self._turn()
+        return self.cluster.queue.workers()
+
+    async def lost(self, limit: int) -> Sequence[Claim]:
+        """Tries whose worker is not alive."""
+        await self._turn()
+        return self.cluster.queue.lost(limit)
+
+    async def mark_unhandled(self) -> int:
+        """Show which due runs no live worker has a handler for."""
+        await self._turn()
+        return self.cluster.queue.mark_unhandled()
+
+    async def drop_runs(self, job_id: str, generation: int) -> int:
+        """End what waits of a removed job."""
+        await self._turn()
+        return self.cluster.queue.drop_runs(job_id, generation)
+
+    async def redrive(self, run_id: str) -> bool:
+        """Queue another try."""
+        await self._turn()
+        return self.cluster.queue.redrive(run_id)
+
+    async def activity(self, job_ids: Sequence[str]) -> Mapping[str, Activity]:
+        """What the runs of these jobs are doing."""
+        await self._turn()
+        return self.cluster.queue.activity(job_ids)
+
+    async def delete_runs(self, job_id: str, before_ms: Ms) -> int:
+        """Delete a job's records up to an instant."""
+        await self._turn()
+        return self.cluster.delete_runs(job_id, before_ms)
+
+    def watch_queue(self, sink: QueueSink) -> Watch:
+        """Follow the run queue."""
+        watch = QueueWatch(self.cluster, sink)
+        self._queue_watches.append(watch)
+        self._watch(watch)
+        return watch
+
+    def _left_out(self, run: Run) -> None:
+        for watch in self._queue_watches:
+            watch.left_out(run)
+
     def _watch(self, watch: MemoryWatch) -> MemoryWatch:
         self.watches.append(watch)
         return watch
 
 
-def _instant(run: Run) -> Ms:
-    return run.finished_at_ms or run.started_at_ms or run.scheduled_at_ms or run.to_ms or 0
+_ORDERS: Final[Mapping[RunOrder, Callable[[Run], Ms]]] = {
+    RunOrder.RECORDED: recorded_ms,
+    RunOrder.START_TIME: lambda run: run.started_at_ms or 0,
+    RunOrder.END_TIME: lambda run: run.finished_at_ms or 0,
+    RunOrder.DURATION: lambda run: -1 if run.duration_ms is None else run.duration_ms,
+}
 
 
 def _matches(run: Run, query: RunQuery) -> bool:
-    at = _instant(run)
+    at = recorded_ms(run)
     return (
         query.run_id in (None, run.run_id)
         and query.status in (None, run.status)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from natscron.codec import state as records
 from natscron.errors import LimitExceededError, MalformedInputError, StorageUncertainError, WrongRevisionError
-from natscron.model import Lease, LeaseRecord, Note, NoteRef, OpenRow
+from natscron.model import Lease, LeaseRecord, Note, NoteRef, OpenRow, QueuedRun
 from natscron.storage.nats.keys import StateKeys
 from natscron.storage.nats.options import NatsStorageOptions
 from natscron.storage.nats.state import MARKER_TTL, TTL, TTL_OFF
@@ -75,11 +75,13 @@ class NatsLeaderLink:
         """The most bytes that one message (headers and body) may have."""
         return self._connection.max_payload
 
-    def stage(self, message: Outgoing) -> Staged:
+    def stage(self, message: Outgoing | QueuedRun) -> Staged:
         """Encode for :meth:`commit`.
 
         Raises LimitExceededError over ``max_payload``, MalformedInputError for what would break the protocol.
         """
+        if isinstance(message, QueuedRun):
+            raise MalformedInputError("this storage publishes to subjects and has no run queue for handlers")
         raw = self._connection.encode(message.subject, message.headers, message.body, message.token)
         size = len(raw)
         if size > self.max_payload:

@@ -1,0 +1,1 @@
+"""The Scheduler: jobs that call Python handlers."""

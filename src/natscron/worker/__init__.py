@@ -1,0 +1,1 @@
+"""WHO RUNS: workers take runs from the run queue and call handlers."""
