@@ -4,6 +4,7 @@
 
     NatscronError
     ├── ConfigError                    an option, file or variable is wrong; says which source it came from
+    │   └── ModeNotConfiguredError     a mode's dependency was not given
     ├── MalformedInputError            not readable as JSON, or of the wrong JSON type             (400)
     ├── ValidationError                readable, but a value breaks a rule                         (422)
     │   ├── InvalidScheduleError       a schedule that cannot be honoured
@@ -14,6 +15,7 @@
     │   │   └── UnknownScheduleKindError       its class is not registered in this process
     │   ├── InvalidCalendarError       a calendar that cannot be read
     │   ├── InvalidSubjectError        reserved, wildcard, malformed or not allowed
+    │   ├── EmptyJobIDError            a job without an id
     │   └── LimitExceededError         over a configured size or count                             (413)
     ├── JobNotFoundError               no job under that id                                        (404)
     ├── RunNotFoundError               no run under that id                                        (404)
@@ -22,7 +24,12 @@
     ├── CalendarInUseError             jobs refer to it, so it cannot be deleted                   (409)
     ├── JobAlreadyExistsError          create of an id that is taken                               (409)
     ├── WrongRevisionError             the row changed since the caller read it                    (409)
+    ├── SchedulerNotStartedError       the scheduler has to be started for that
+    ├── SchedulerAlreadyStartedError   it runs already
+    ├── HandlerNotDefinedError         a scheduler that works was given nothing to call
     ├── StorageError                   the store did not do what it was asked
+    │   ├── StorageNotInitializedError it was not initialized, or is closed: nothing happened
+    │   ├── SchemaTooNewError          its tables need a later version of this code: nothing happened
     │   ├── StorageUnavailableError    it could not be reached: nothing happened                   (503)
     │   └── StorageUncertainError      the answer is missing: it may have happened                 (503)
     ├── LeadershipLostError            the lease, its trust or its connection ended
@@ -39,6 +46,8 @@ __all__ = [
     "CalendarInUseError",
     "CalendarNotFoundError",
     "ConfigError",
+    "EmptyJobIDError",
+    "HandlerNotDefinedError",
     "InvalidCalendarError",
     "InvalidCronExpressionError",
     "InvalidIntervalError",
@@ -50,10 +59,15 @@ __all__ = [
     "LeadershipLostError",
     "LimitExceededError",
     "MalformedInputError",
+    "ModeNotConfiguredError",
     "NatscronError",
     "RunNotFoundError",
+    "SchedulerAlreadyStartedError",
+    "SchedulerNotStartedError",
+    "SchemaTooNewError",
     "ServerTooOldError",
     "StorageError",
+    "StorageNotInitializedError",
     "StorageUnavailableError",
     "StorageUncertainError",
     "UnknownCalendarError",
@@ -73,6 +87,10 @@ class NatscronError(Exception):
 
 class ConfigError(NatscronError):
     """An option is wrong. The text names the option, the value, the rule, and the source of the value."""
+
+
+class ModeNotConfiguredError(ConfigError):
+    """The configuration names a mode, and what that mode needs was not given."""
 
 
 class MalformedInputError(NatscronError):
@@ -117,6 +135,10 @@ class InvalidCalendarError(ValidationError):
 
 class InvalidSubjectError(ValidationError):
     """The subject is malformed, a wildcard, reserved, or not allowed by configuration."""
+
+
+class EmptyJobIDError(ValidationError):
+    """A job's id is empty."""
 
 
 class LimitExceededError(ValidationError):
@@ -167,12 +189,38 @@ class WrongRevisionError(NatscronError):
     code = 409
 
 
+class SchedulerNotStartedError(NatscronError):
+    """The call needs a scheduler that runs."""
+
+
+class SchedulerAlreadyStartedError(NatscronError):
+    """The scheduler runs already, or the call has to come before it is started."""
+
+
+class HandlerNotDefinedError(NatscronError):
+    """A scheduler that is to run jobs has no handler at all."""
+
+
 class StorageError(NatscronError):
     """The store failed. See the subclasses for whether the write may have happened."""
 
     code = 503
     may_have_happened = True
     retry_helps = True
+
+
+class StorageNotInitializedError(StorageError):
+    """The storage was not initialized, or is closed."""
+
+    may_have_happened = False
+    retry_helps = False
+
+
+class SchemaTooNewError(StorageError):
+    """The tables were made by a later version, which says that this one cannot honour them."""
+
+    may_have_happened = False
+    retry_helps = False
 
 
 class StorageUnavailableError(StorageError):
