@@ -243,7 +243,7 @@ _SHOWN: Final[tuple[tuple[str, Callable[[Job], Any]], ...]] = (
     ("catchup", lambda job: None if job.catchup == DEFAULT_CATCHUP else _catchup_json(job.catchup)),
     ("overlap", lambda job: None if job.overlap is Overlap.ALLOW else job.overlap.value),
     ("timeout", lambda job: None if job.timeout_ms is None else _span(job.timeout_ms)),
-    ("retry", lambda job: None if job.retry == DEFAULT_RETRY else _retry_json(job.retry)),
+    ("retry", lambda job: None if job.retry == DEFAULT_RETRY else retry_json(job.retry)),
     ("labels", lambda job: job.labels or None),
     ("paused", lambda job: job.paused or None),
     ("note", lambda job: job.note or None),
@@ -321,7 +321,7 @@ def _skip_json(found: Skip) -> dict[str, Any]:
     return {"from": ms_to_text(found.from_ms), "until": ms_to_text(found.until_ms)}
 
 
-def _retry_json(found: Retry) -> dict[str, Any]:
+def retry_json(found: Retry) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "attempts": found.attempts,
         "backoff": _span(found.backoff_ms),

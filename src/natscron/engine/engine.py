@@ -116,7 +116,7 @@ class Engine:
             covered_until=covered_until or (lambda: None),
             renew_jobs=self._renew_jobs,
             tell=self._service_record,
-            on_failing=self._pause_failing,
+            on_failing=self.pause_failing,
         )
         self._asking = Asking(storage, self.table, self._leadership, options, clock)
         self._pausing: dict[str, asyncio.Task[None]] = {}
@@ -124,6 +124,9 @@ class Engine:
         self._stopped = False
         self._watches: list[Watch] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self.on_leader: Callable[[str | None], None] = lambda _instance: None
+        """Called when another instance begins to lead, or nobody does; must not fail."""
+        self._last_leader: str | None = None
         self.failed: BaseException | None = None
         """What ended the engine's own tasks, if anything ever does: a defect, and the owner must stop."""
 
@@ -311,6 +314,11 @@ class Engine:
     def lease(self, record: LeaseRecord) -> None:
         """The lease changed."""
         self._leadership.lease_seen(record)
+        holder = record.lease.holder
+        leader = None if holder is None else holder.instance
+        if leader != self._last_leader:
+            self._last_leader = leader
+            self.on_leader(leader)
 
     def row(self, row: OpenRow, revision: int) -> None:
         """An open row was written."""
@@ -350,8 +358,8 @@ class Engine:
                 self._service_record(Reason.INVALID_JOB, f"{job_id}: {entry.job.invalid}")
         self._leadership.job_changed(job_id, entry)
 
-    def _pause_failing(self, job: Job, failures: int, error: str) -> None:
-        """The leader counted enough failures in a row."""
+    def pause_failing(self, job: Job, failures: int, error: str) -> None:
+        """So many of the job's runs failed in a row: pause it, beside what goes on."""
         if job.id not in self._pausing:
             task = asyncio.create_task(self._pause(job, failures, error), name="natscron pause")
             self._pausing[job.id] = task

@@ -46,6 +46,8 @@ class HistoryWriter:
 
     def __init__(self, store: ExecutionStore) -> None:
         self.dropped = 0
+        self.listener: Callable[[Run], None] = lambda _run: None
+        """Called with each record as it is queued, but for those that are made later; must not fail."""
         self._said = 0
         self._store = store
         self._queue: deque[Run | _Later] = deque()
@@ -76,6 +78,7 @@ class HistoryWriter:
         """Queue one record."""
         self._queue.append(run)
         self._admitted(1)
+        self.listener(run)
 
     def record_all(self, runs: Sequence[Run]) -> None:
         """Queue several records."""

@@ -104,6 +104,7 @@ class Worker:
         self._tasks: list[asyncio.Task[None]] = []
         self._watch: Watch | None = None
         self._pool: ThreadPoolExecutor | None = None
+        self._patience: asyncio.Timeout | None = None
         self.failed: BaseException | None = None
         """What ended one of the worker's own tasks, if anything ever does: a defect, and the owner must stop."""
 
@@ -134,7 +135,7 @@ class Worker:
         claim, store, beat = self._tasks
         self._tasks = []
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s) as self._patience:
                 await asyncio.wait([claim])
                 await self._all_ended()
         claim.cancel()
@@ -150,6 +151,12 @@ class Worker:
             task.cancel()
         await asyncio.gather(claim, store, beat, return_exceptions=True)
         await self._leave()
+
+    def cut(self) -> None:
+        """End the patience of a stop that goes on."""
+        if self._patience is not None and self._patience.when() is not None and not self._patience.expired():
+            with contextlib.suppress(RuntimeError):  # it is over already
+                self._patience.reschedule(asyncio.get_running_loop().time())
 
     async def _leave(self) -> None:
         if self._watch is not None:

@@ -5,6 +5,7 @@ import contextlib
 import contextvars
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 from natscron.errors import (
@@ -74,7 +75,7 @@ class MemoryLink(LeaderLink):
         self._ensure_whole()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if staged and isinstance(staged[0].data, QueuedRun):
-            self._write(lambda: self._enter(note, [one.data for one in staged], run_ids, rows))
+            self._write(partial(self._enter, note, [one.data for one in staged], run_ids, rows))
             staged, run_ids, rows = (), (), ()
         for one in staged:
             self._write(lambda message=one.data: self._deliver(message))  # type: ignore[misc]

@@ -1,0 +1,33 @@
+"""The storage that a URL names."""
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from natscron.clock import Clock
+from natscron.errors import ConfigError
+from natscron.storage.memory import MemoryCluster, MemoryStorage
+from natscron.storage.queue import QueueStorage
+
+__all__ = ["open_storage"]
+
+_SQL: Final = ("sqlite", "postgresql", "postgres", "mysql", "mariadb")
+_RUNS_PER_JOB: Final = 1_000
+
+
+def open_storage(url: str, clock: Clock) -> QueueStorage:
+    """A storage of its own for ``url``. Raises ConfigError for a scheme that there is not, or a missing extra."""
+    if not isinstance(url, str):
+        raise ConfigError(f"the storage must be a URL or a storage; got {url!r:.80}")
+    scheme = urlsplit(url).scheme.lower().partition("+")[0]
+    if scheme == "memory":
+        return MemoryStorage(MemoryCluster(clock, runs_per_job=_RUNS_PER_JOB))
+    if scheme in _SQL:
+        # Only who uses it pays for loading SQLAlchemy.
+        from natscron.storage.sql import SQLStorage  # noqa: PLC0415 - see above
+
+        return SQLStorage(url, clock=clock)
+    shown = scheme or url.partition(":")[0]
+    raise ConfigError(
+        f"a storage URL with scheme {shown!r:.40} is not supported: use memory://, sqlite:///FILE, postgresql://, "
+        "mysql:// or mariadb://"
+    )
