@@ -1,0 +1,232 @@
+"""One database: its connections, transactions, clock and failures.
+
+Who is authoritative: the database. A *write transaction* is READ COMMITTED, so that after waiting for a row it sees
+what the one before wrote; on SQLite it is BEGIN IMMEDIATE on the one connection that writes
+(:mod:`natscron.storage.sql.sqlite`). A *read* sees one state of the database from its first statement to its last.
+
+What fails before COMMIT was sent has written nothing (StorageUnavailableError); a COMMIT whose answer is missing may
+have happened (StorageUncertainError). Deadlocks, lost races and a pooled connection that had died are tried again by
+:meth:`Database.run`, at most :data:`ATTEMPTS` times and with growing pauses. A transaction, its waiting included,
+takes at most :data:`BOUND_S`: a network that swallows packets looks like an answer that never comes.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Insert, Table, text
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from natscron.clock import Clock
+from natscron.errors import StorageUnavailableError
+from natscron.storage.sql.failures import DATABASE_ERRORS, as_storage_error, is_disconnect, is_transient
+from natscron.storage.sql.sqlite import SqliteConnections
+
+__all__ = ["ATTEMPTS", "BOUND_S", "Database"]
+
+log = logging.getLogger("natscron.storage")
+
+T = TypeVar("T")
+
+ATTEMPTS: Final = 5
+BOUND_S: Final = 60.0
+_PAUSE_S: Final = 0.01
+_MEND_S: Final = 5.0
+_NAMES: Final = {"sqlite": "sqlite", "postgresql": "postgresql", "mysql": "mysql", "mariadb": "mysql"}
+_NOW: Final = {
+    # Not now(), which is when the transaction began.
+    "postgresql": text("SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"),
+    # UTC_TIMESTAMP is when the statement began, and knows no summer time.
+    "mysql": text("SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000"),
+}
+_SNAPSHOT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+
+
+class Database:
+    """A database behind an engine. ``where`` is what errors call it: no password in it."""
+
+    name: str
+    """``sqlite``, ``postgresql`` or ``mysql`` (MariaDB too)."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        clock: Clock,
+        *,
+        where: str,
+        synchronous: str = "normal",
+        busy_timeout_ms: int = 3_000,
+    ) -> None:
+        self.name = _NAMES[engine.dialect.name]
+        self.where = where
+        self._clock = clock
+        self._sqlite: SqliteConnections | None = None
+        self._engine = engine
+        if self.name == "sqlite":
+            self._sqlite = SqliteConnections(engine, synchronous=synchronous, busy_timeout_ms=busy_timeout_ms)
+        else:
+            self._engine = engine.execution_options(isolation_level="READ COMMITTED")
+
+    def __repr__(self) -> str:
+        return f"Database({self.where})"
+
+    # Transactions.
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A write transaction: committed at the end, rolled back on any exception, which goes on as it is.
+
+        Errors of the database leave as StorageUnavailableError or StorageUncertainError.
+        """
+        with self._translated() as phase:
+            async with asyncio.timeout(BOUND_S), self._writer() as connection:
+                yield connection
+                phase.committing = True
+                await connection.commit()
+
+    @asynccontextmanager
+    async def transaction_on(self, connection: AsyncConnection) -> AsyncIterator[AsyncConnection]:
+        """:meth:`transaction` on a connection of :meth:`connect_apart`, which has one user at a time (not SQLite)."""
+        with self._translated() as phase:
+            async with asyncio.timeout(BOUND_S):
+                try:
+                    yield connection
+                    phase.committing = True
+                    await connection.commit()
+                except BaseException:
+                    await _rolled_back(connection)
+                    raise
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """For reads, which all see one state of the database; a write is refused."""
+        with self._translated():
+            async with asyncio.timeout(BOUND_S), self._reader() as connection:
+                yield connection
+
+    async def run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """:meth:`transaction` around ``work``, which is repeated after conflicts: it must be repeatable."""
+        return await self._repeated(self.transaction, work)
+
+    async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """:meth:`reading` around ``work``, which is repeated once where a pooled connection had died."""
+        return await self._repeated(self.reading, work)
+
+    async def _repeated(
+        self,
+        begin: Callable[[], contextlib.AbstractAsyncContextManager[AsyncConnection]],
+        work: Callable[[AsyncConnection], Awaitable[T]],
+    ) -> T:
+        lost = 0
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                async with begin() as connection:
+                    return await work(connection)
+            except StorageUnavailableError as error:
+                lost += is_disconnect(error.__cause__)
+                again = lost == 1 or is_transient(error.__cause__)
+                if attempt == ATTEMPTS or not again or (lost and not is_disconnect(error.__cause__)):
+                    raise
+                log.debug("a transaction is repeated", extra={"error": str(error), "attempt": attempt})
+            # Those that met here must not meet again.
+            await asyncio.sleep(_PAUSE_S * 2**attempt * random.random())  # noqa: S311 - keeps no secret
+        raise AssertionError  # the last attempt returned or raised
+
+    async def now_ms(self, connection: AsyncConnection) -> int:
+        """The database's clock, in ms since 1970 UTC, rounded down. SQLite has none: there it is the host's."""
+        query = _NOW.get(self.name)
+        if query is None:
+            return self._clock.now_ms()
+        return int((await connection.execute(query)).scalar_one())
+
+    def insert_ignore(self, table: Table) -> Insert:
+        """An INSERT into ``table`` that leaves a row alone whose primary key is there. Its rowcount tells nothing."""
+        if self.name == "sqlite":
+            return sqlite.insert(table).on_conflict_do_nothing()
+        if self.name == "postgresql":
+            return postgresql.insert(table).on_conflict_do_nothing()
+        # INSERT IGNORE would let pass whatever else is wrong with the row, and the driver warns of it.
+        key = next(iter(table.primary_key.columns))
+        return mysql.insert(table).on_duplicate_key_update({key.name: key})
+
+    # Connections.
+
+    async def connect_apart(self) -> AsyncConnection:
+        """A connection outside of any pool. Whoever asks for it closes it. Raises StorageUnavailableError."""
+        with self._translated():
+            async with asyncio.timeout(BOUND_S):
+                if self._sqlite is not None:
+                    return await self._sqlite.open(reading=True)
+                connection = await self._engine.connect()
+                try:
+                    await connection.run_sync(lambda sync: sync.detach())
+                except BaseException:
+                    await connection.close()
+                    raise
+                return connection
+
+    async def close(self) -> None:
+        """Close what lies outside of the engine's pool; the engine is its owner's."""
+        if self._sqlite is not None:
+            await self._sqlite.close()
+
+    @asynccontextmanager
+    async def _writer(self) -> AsyncIterator[AsyncConnection]:
+        if self._sqlite is not None:
+            async with self._sqlite.writing() as connection:
+                await connection.exec_driver_sql("BEGIN IMMEDIATE")
+                yield connection
+            return
+        async with self._engine.connect() as connection:
+            try:
+                yield connection
+            except BaseException:
+                await _rolled_back(connection)
+                raise
+
+    @asynccontextmanager
+    async def _reader(self) -> AsyncIterator[AsyncConnection]:
+        if self._sqlite is not None:
+            async with self._sqlite.reading() as connection:
+                yield connection
+            return
+        async with self._engine.connect() as connection:
+            if self.name == "postgresql":
+                await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            else:
+                await connection.exec_driver_sql(_SNAPSHOT)
+            try:
+                yield connection
+            finally:
+                await _rolled_back(connection)
+
+    @contextlib.contextmanager
+    def _translated(self) -> "Any":  # noqa: ANN401 - an iterator, as the decorator wants it
+        phase = _Phase()
+        try:
+            yield phase
+        except DATABASE_ERRORS as error:
+            raise as_storage_error(error, self.where, committing=phase.committing) from error
+
+
+class _Phase:
+    """How far a transaction got."""
+
+    committing = False
+
+
+async def _rolled_back(connection: AsyncConnection) -> None:
+    """Roll back; a connection that cannot is thrown away."""
+    if connection.closed or connection.invalidated:
+        return
+    try:
+        async with asyncio.timeout(_MEND_S):
+            await connection.rollback()
+    except DATABASE_ERRORS as error:
+        log.debug("a connection is given up", extra={"error": type(error).__name__})
+        await connection.invalidate()
