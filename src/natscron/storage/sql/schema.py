@@ -6,7 +6,10 @@ milliseconds since 1970 UTC in a BIGINT: MySQL's DATETIME would drop the fractio
 columns of instants are filled in for people and for other programs; nothing here is decided by them.
 
 One row per *try* of a run in ``scheduler_executions``, which is queue and history at once. ``execution_id`` is the run
-id, with ``.2`` and so on behind it for further tries, so that a scheduled slot can be queued once only.
+id, with ``.2`` and so on behind it for further tries, so that a scheduled slot can be queued once only. Its ``status``
+has three words for what waits, all shown as pending: ``pending`` (may be claimed), ``later`` (not before ``queue_ms``)
+and ``held`` (not before another run of the job has ended), so that a claim, a look at what comes next and a release each
+read one short stretch of an index, however many wait otherwise.
 
 ``scheduler_meta`` holds the counters that order all writes. A counter's row is updated in the transaction that takes a
 number from it, so numbers become visible in their order.
@@ -175,19 +178,22 @@ executions: Final = Table(
     Column("from_ms", BigInteger),
     Column("to_ms", BigInteger),
     Column("slots", BigInteger),
-    # The queue's. ``not_before_ms`` NULL with status pending: held until another run of the job has ended.
-    Column("handler", String(255)),
+    # The queue's; ``handler`` NULL: no run of the queue.
+    Column("handler", _ID),
     Column("overlap", String(16)),
     Column("concurrency", Integer),
-    # Ascending: minus the priority.
-    Column("rank_order", SmallInteger),
-    Column("not_before_ms", BigInteger),
+    Column("priority", SmallInteger),
+    # What the queue is sorted by, the lowest first: minus the priority of what is pending, 0 of everything else; and by
+    # the database's clock since when, or from when on, it may be claimed, or when it was claimed, or when its end was
+    # stored.
+    Column("rank_order", SmallInteger, nullable=False, server_default="0"),
+    Column("queue_ms", BigInteger),
     Column("payload", _BLOB),
-    Column("worker", String(255)),
+    Column("worker", _ID),
     Column("cancel_reason", String(64)),
     Index("ix_scheduler_executions_job_recorded", "job_id", "recorded_ms"),
-    Index("ix_scheduler_executions_queue", "status", "rank_order", "not_before_ms"),
-    Index("ix_scheduler_executions_job_status", "job_id", "status", "finished_ms"),
+    Index("ix_scheduler_executions_queue", "status", "rank_order", "queue_ms"),
+    Index("ix_scheduler_executions_job_status", "job_id", "status", "recorded_ms"),
     Index("ix_scheduler_executions_recorded", "recorded_ms"),
     Index("ix_scheduler_executions_run", "run_id"),
 )
