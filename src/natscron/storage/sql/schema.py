@@ -8,8 +8,8 @@ columns of instants are filled in for people and for other programs; nothing her
 One row per *try* of a run in ``scheduler_executions``, which is queue and history at once. ``execution_id`` is the run
 id, with ``.2`` and so on behind it for further tries, so that a scheduled slot can be queued once only. Its ``status``
 has three words for what waits, all shown as pending: ``pending`` (may be claimed), ``later`` (not before ``queue_ms``)
-and ``held`` (not before another run of the job has ended), so that a claim, a look at what comes next and a release each
-read one short stretch of an index, however many wait otherwise.
+and ``held`` (not before another run of the job has ended). So a claim, a look at what comes next and a release each
+read one short stretch of an index, however many others wait.
 
 ``scheduler_meta`` holds the counters that order all writes. A counter's row is updated in the transaction that takes a
 number from it, so numbers become visible in their order.
