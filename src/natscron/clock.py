@@ -16,6 +16,11 @@ _TRUST_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 class Clock(Protocol):
     """Where time comes from."""
 
+    @property
+    def timer_slack_s(self) -> float:
+        """How much later than asked for a timer may go off by rounding, in seconds; 0 where timers are exact."""
+        ...
+
     def now_ms(self) -> int:
         """Wall time in whole milliseconds since 1970 UTC, rounded down: never ahead of the instant it names."""
         ...
@@ -31,6 +36,9 @@ class Clock(Protocol):
 
 class SystemClock:
     """The host's clocks."""
+
+    timer_slack_s: Final = 0.0015
+    """epoll waits whole milliseconds, rounded up, and the kernel and the host add some."""
 
     def now_ms(self) -> int:
         """Wall time in whole milliseconds since 1970 UTC."""

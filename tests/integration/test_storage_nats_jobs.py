@@ -38,6 +38,8 @@ _numbers = count(1)
 class MovedClock:
     """The host's clock, moved by ``ahead_ms``."""
 
+    timer_slack_s = 0.0
+
     def __init__(self) -> None:
         self._clock = SystemClock()
         self.ahead_ms = 0

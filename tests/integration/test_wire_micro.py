@@ -20,6 +20,8 @@ pytestmark = pytest.mark.anyio
 class StillClock:
     """Stands still at a known instant."""
 
+    timer_slack_s = 0.0
+
     def __init__(self) -> None:
         self.at_s = 100.0
 

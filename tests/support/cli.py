@@ -19,6 +19,8 @@ NOW = 1_800_000_000_000  # 2027-01-15T08:00:00Z
 
 
 class FixedClock:
+    timer_slack_s = 0.0
+
     def now_ms(self) -> int:
         return NOW
 

@@ -18,6 +18,11 @@ class StoreClock:
         self.host = host
         self.ahead_ms = ahead_ms
 
+    @property
+    def timer_slack_s(self) -> float:
+        """The host's."""
+        return self.host.timer_slack_s
+
     def now_ms(self) -> Ms:
         """The store's time in whole milliseconds since 1970 UTC, as far as it is known."""
         return self.host.now_ms() - self.ahead_ms

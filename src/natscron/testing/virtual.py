@@ -142,6 +142,11 @@ class VirtualClock:
         self.frozen_s = 0.0
         self._loop = loop
 
+    @property
+    def timer_slack_s(self) -> float:
+        """Timers of a virtual loop go off at their instant."""
+        return 0.0
+
     def now_s(self) -> float:
         """Wall time in seconds since 1970 UTC."""
         return EPOCH_S + self._loop.time() + self.offset_s
