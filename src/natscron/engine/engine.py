@@ -104,6 +104,7 @@ class Engine:
         self._clock = clock
         self._options = options
         self._nodes: dict[tuple[str, str], tuple[Node, float]] = {}
+        self._node_gone_s = _NODE_GONE_S * options.calm
         self._leadership = Leadership(
             store=storage,
             target=target,
@@ -196,7 +197,7 @@ class Engine:
         record = self._leadership.observed.record
         lease = record.lease if record is not None else None
         now = self._clock.trust_s()
-        live = {node.instance for node, seen in self._nodes.values() if now - seen < _NODE_GONE_S}
+        live = {node.instance for node, seen in self._nodes.values() if now - seen < self._node_gone_s}
         warnings = []
         if self.history.dropped:
             warnings.append(f"{self.history.dropped} history records were dropped because they could not be stored")
@@ -347,7 +348,7 @@ class Engine:
     def _twins(self) -> bool:
         now = self._clock.trust_s()
         return any(
-            n.instance == self._options.instance and n.nonce != self.holder.nonce and now - seen < _NODE_GONE_S
+            n.instance == self._options.instance and n.nonce != self.holder.nonce and now - seen < self._node_gone_s
             for n, seen in self._nodes.values()
         )
 
@@ -439,7 +440,7 @@ class Engine:
                 async with asyncio.timeout(_NODE_EVERY_S):
                     await self._storage.announce(self._node())
             now = self._clock.trust_s()
-            for key in [k for k, (_, seen) in self._nodes.items() if now - seen > 4 * _NODE_GONE_S]:
+            for key in [k for k, (_, seen) in self._nodes.items() if now - seen > 4 * self._node_gone_s]:
                 # It may have been taken back while the one before was.
                 gone = self._nodes.pop(key, None)
                 if gone is None:
@@ -448,12 +449,12 @@ class Engine:
                 with contextlib.suppress(StorageError, TimeoutError):
                     async with asyncio.timeout(_NODE_EVERY_S):
                         await self._storage.retract(node)
-            await asyncio.sleep(_NODE_EVERY_S)
+            await asyncio.sleep(_NODE_EVERY_S * self._options.calm)
 
     async def _housekeeping(self) -> None:
         zones_s = self._clock.trust_s()
         while True:
-            await asyncio.sleep(_SWEEP_EVERY_S)
+            await asyncio.sleep(_SWEEP_EVERY_S * self._options.calm)
             if self._clock.trust_s() - zones_s >= _ZONES_EVERY_S:
                 zones_s = self._clock.trust_s()
                 await self._reload_zones()

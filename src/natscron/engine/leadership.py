@@ -463,7 +463,7 @@ class Leadership:
             if self.blocked is not None:
                 return
             self._poke.clear()
-            await self._pause(0.5)
+            await self._pause(0.5 * self._options.calm)
 
     async def _resign(
         self, term: Term, renewal: Renewal, fire: "asyncio.Task[None]", others: "list[asyncio.Task[None]]"

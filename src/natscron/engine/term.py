@@ -73,6 +73,7 @@ _SLACK_MS: Final[Ms] = 4
 _SLICE: Final = 128
 """Slots encoded before others may run: about 2 ms."""
 _IDLE_S: Final = 0.25
+_FAR_MS: Final[Ms] = 60_000
 _RUNS: Final = frozenset({OpenState.PENDING, OpenState.RUNNING, OpenState.RETRY, OpenState.BUFFERED})
 _BY_PLAN: Final = frozenset({Trigger.SCHEDULE, Trigger.CATCHUP})
 
@@ -235,7 +236,7 @@ class Term:
     async def _wait(self) -> None:
         """Until the next instant; encode ahead meanwhile."""
         wants = (self.planner.next_due(), self._stage.next_due(), self.flights.next_ms(), self.backfills.next_ms())
-        wake = min((t for t in wants if t is not None), default=self.clock.now_ms() + 60_000)
+        wake = min((t for t in wants if t is not None), default=self.clock.now_ms() + _FAR_MS * self.options.calm)
         now = self.clock.now_ms()
         planned = self.planner.next_due()
         if (
@@ -249,7 +250,7 @@ class Term:
                     self._stage.add(run)
             await asyncio.sleep(0)
             return
-        await self._alarm.until(wake, _IDLE_S)
+        await self._alarm.until(wake, _IDLE_S * self.options.calm)
 
     def _reference(self) -> Ms | None:
         """What ages count from: the takeover instant until the decided mark has passed it."""

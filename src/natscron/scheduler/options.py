@@ -16,7 +16,10 @@ _CONCURRENCY_MAX: Final = 10_000
 
 
 class SchedulerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Made by :meth:`make`, which checks. ``needs_handler`` False: a run without one fails, with that reason."""
+    """Made by :meth:`make`, which checks. ``needs_handler`` False: a run without one fails, with that reason.
+
+    ``calm``: how many times rarer than usual everything looks around while nothing happens; 1, but on virtual time.
+    """
 
     name: str
     given_instance: str | None
@@ -30,6 +33,7 @@ class SchedulerOptions(msgspec.Struct, frozen=True, kw_only=True):
     stop_timeout_ms: Ms
     strict: bool
     needs_handler: bool = True
+    calm: int = 1
 
     @classmethod
     def make(  # noqa: PLR0913 - one argument an option

@@ -65,6 +65,7 @@ class Parts:
             lease_ms=lease_ms,
             grace_ms=options.grace_ms,
             plan=options.plan,
+            calm=options.calm,
             version=__version__,
         )
         self.engine = Engine(storage, HandlerTarget(), clock, engine_options)
@@ -81,6 +82,7 @@ class Parts:
                 instance=options.instance,
                 concurrency=options.concurrency,
                 lease_ms=options.worker_lease_ms,
+                calm=options.calm,
             )
             hooks = Hooks(self._find_job, self.jobs.snapshot, self._started, self._ended)
             self.worker = Worker(storage, registry, clock, worker_options, hooks)

@@ -284,7 +284,7 @@ class Scheduler:
 
     async def _supervise(self, parts: Parts) -> None:
         while (failure := parts.failure()) is None:  # noqa: ASYNC110 - several kinds of ends, none of them urgent
-            await asyncio.sleep(_LOOK_EVERY_S)
+            await asyncio.sleep(_LOOK_EVERY_S * self._options.calm)
         self.failure = failure
         log.critical("the scheduler failed and stops", exc_info=failure)
         await self.stop()

@@ -2,15 +2,21 @@
 
 Weeks pass in milliseconds and nothing depends on the machine's speed. A loop with neither a ready callback nor a timer
 would wait for ever; that is reported as :class:`DeadlockError` instead. Real sockets do not work on it.
+
+Time stands still while a thread of :meth:`VirtualLoop.run_in_executor` runs, and the loop goes on meanwhile; a thread
+that is to last for some virtual time says so by :meth:`VirtualLoop.block`. One that does not come back for
+:data:`PATIENCE_S` of real time is a :class:`DeadlockError` too.
 """
 
 import asyncio
 import contextvars
 import selectors
+import threading
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, TypeVar
+from concurrent.futures import Executor
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
@@ -22,7 +28,7 @@ EPOCH_S = 1_800_000_000.0
 
 
 class DeadlockError(RuntimeError):
-    """Nothing is ready and no timer is set: the test would wait for ever."""
+    """Nothing is ready and no timer is set, or a thread does not come back: the test would wait for ever."""
 
 
 class LivelockError(RuntimeError):
@@ -31,6 +37,10 @@ class LivelockError(RuntimeError):
 
 TURNS_MAX = 200_000
 """Loop turns without any time passing, after which the loop is taken to be stuck."""
+PATIENCE_S: Final = 30.0
+"""Real seconds for which nothing but threads may be going."""
+_AT_ONCE_S: Final = 1e-5
+"""Timers that lie closer together go off at one instant: sums of floats differ by less."""
 
 
 class _Selector(selectors.SelectSelector):
@@ -43,15 +53,36 @@ class _Selector(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         found = super().select(0)
+        if found:
+            return found
+        if timeout is not None and timeout <= 0:
+            self._turn()
+            return found
+        self._turns = 0
+        if self._loop.threads:
+            return self._wait()
+        if self._loop.settled(timeout):
+            return found
+        if timeout is None:
+            raise DeadlockError("nothing is ready and no timer is set")
+        self._loop.advance(timeout)
+        return found
+
+    def _turn(self) -> None:
+        self._turns += 1
+        if self._turns > TURNS_MAX and not self._loop.threads:
+            self._turns = 0
+            busy = [repr(task) for task in asyncio.all_tasks(self._loop)]
+            raise LivelockError("no time passes; tasks: " + "; ".join(busy))
+
+    def _wait(self) -> list[tuple[selectors.SelectorKey, int]]:
+        """Nothing but threads is going: one that ends, or calls, wakes the loop."""
+        found = super().select(PATIENCE_S)
         if not found:
-            if timeout is None:
-                raise DeadlockError("nothing is ready and no timer is set")
-            self._turns = self._turns + 1 if timeout <= 0 else 0
-            if self._turns > TURNS_MAX:
-                self._turns = 0
-                busy = [repr(task) for task in asyncio.all_tasks(self._loop)]
-                raise LivelockError("no time passes; tasks: " + "; ".join(busy))
-            self._loop.advance(max(timeout, 0))
+            raise DeadlockError(
+                f"{self._loop.threads} threads ran for {PATIENCE_S:.0f} s in which no virtual time passed: a function "
+                "in a thread must not wait for virtual time to pass, but by block()"
+            )
         return found
 
 
@@ -66,7 +97,69 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._frozen = defaultdict(list)
         self._suspended: set[str] = set()
         self._hosts: weakref.WeakKeyDictionary[asyncio.Task[Any], str] = weakref.WeakKeyDictionary()
+        self.threads = 0
+        """How many functions run in threads, those in :meth:`block` not counted."""
+        self._blocked: set[threading.Event] = set()
+        self._settling: list[asyncio.Future[None]] = []
+        self._jumping: list[asyncio.Future[None]] = []
         super().__init__(_Selector(self))
+
+    # Waiting for the loop itself.
+
+    async def settle(self) -> None:
+        """Return when everything that could be done at this instant is done: the next timer is later."""
+        future = self.create_future()
+        self._settling.append(future)
+        await future
+
+    async def jump(self) -> None:
+        """Return when time has passed: everything at this instant is done, and a timer has gone off."""
+        future = self.create_future()
+        self._jumping.append(future)
+        await future
+
+    def settled(self, timeout: float | None) -> bool:
+        """Whether somebody waited for there being nothing to do for ``timeout`` (None: for ever)."""
+        if not self._settling or (timeout is not None and timeout <= _AT_ONCE_S):
+            return False
+        _resolve(self._settling)
+        return True
+
+    # Threads.
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[..., T], *args: object) -> "asyncio.Future[T]":
+        """As the base class; time stands still until the function has ended."""
+        future = super().run_in_executor(executor, func, *args)
+        self.threads += 1
+        # On nobody's behalf: the thread of a suspended host ends all the same.
+        future.add_done_callback(self._thread_ended, context=contextvars.Context())
+        return future
+
+    def _thread_ended(self, future: "asyncio.Future[Any]") -> None:
+        del future
+        self.threads -= 1
+
+    def block(self, seconds: float) -> None:
+        """In a thread of :meth:`run_in_executor`: sleep in virtual time."""
+        over = threading.Event()
+        self.call_soon_threadsafe(self._begin_block, seconds, over, context=contextvars.Context())
+        over.wait()
+
+    def _begin_block(self, seconds: float, over: threading.Event) -> None:
+        self.threads -= 1
+        self._blocked.add(over)
+        self.call_later(seconds, self._end_block, over, context=contextvars.Context())
+
+    def _end_block(self, over: threading.Event) -> None:
+        self.threads += 1
+        self._blocked.discard(over)
+        over.set()
+
+    def close(self) -> None:
+        """As the base class; threads that sleep go on."""
+        for over in self._blocked:
+            over.set()
+        super().close()
 
     # What runs on behalf of a suspended host waits until the host is resumed, in order: a stopped process.
 
@@ -128,6 +221,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self._now_s += seconds
+        _resolve(self._jumping)
+
+
+def _resolve(waiting: "list[asyncio.Future[None]]") -> None:
+    for future in waiting:
+        if not future.done():
+            future.set_result(None)
+    waiting.clear()
 
 
 class VirtualClock:

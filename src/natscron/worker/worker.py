@@ -247,9 +247,9 @@ class Worker:
             if len(claimed.runs) == free:
                 await asyncio.sleep(0)
                 continue
-            wait_s = _LOOK_S
+            wait_s = _LOOK_S * self._options.calm
             if claimed.next_ms is not None:
-                wait_s = min(max((claimed.next_ms - claimed.now_ms) / 1000, 0.0), _LOOK_S)
+                wait_s = min(max((claimed.next_ms - claimed.now_ms) / 1000, 0.0), wait_s)
             await self._pause(wait_s)
 
     async def _give_back(self, claims: Sequence[Claim]) -> None:
