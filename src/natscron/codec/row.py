@@ -70,6 +70,8 @@ class _Plain(msgspec.Struct, forbid_unknown_fields=True):
     schedule: _PlainSpec | None = None
     payload: Any = msgspec.UNSET
     labels: dict[str, str] | None = None
+    overlap: Overlap = Overlap.ALLOW
+    handler: str = ""
     paused: bool = False
     note: str = ""
     natscron: _Owned | None = None
@@ -180,6 +182,8 @@ def _decode(key: str, job_id: str, value: bytes, stamp: Stamp) -> Job:
             payload=payload,
             headers=_NOTHING,
             labels=plain.labels or _NOTHING,
+            overlap=plain.overlap,
+            handler=plain.handler,
             paused=plain.paused,
             note=plain.note,
             extra=_NOTHING,
