@@ -1,6 +1,5 @@
 """Handlers by name."""
 
-import asyncio
 import functools
 import inspect
 import re
@@ -39,16 +38,20 @@ def is_async(handler: Handler) -> bool:
 
 
 class Registry:
-    """What this process can run. ``on_change`` is called when a name is added or taken away."""
+    """What this process can run. Not thread-safe."""
 
     def __init__(self) -> None:
-        self.changed = asyncio.Event()
-        """Set at each change; whoever waits clears it."""
+        self.on_change: Callable[[], None] | None = None
+        """Called when a handler was registered."""
+        self.takes_global = False
+        """Runs for the global handler are taken without one too, and fail then with that reason."""
         self._handlers: dict[str, tuple[Handler, bool]] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names, "" for the global handler."""
+        """All names whose runs are taken, "" for the global handler."""
+        if self.takes_global and GLOBAL not in self._handlers:
+            return (GLOBAL, *self._handlers)
         return tuple(self._handlers)
 
     def set(self, name: str, handler: Handler) -> None:
@@ -56,7 +59,8 @@ class Registry:
         if not callable(handler):
             raise ValidationError(f"a handler must be a function of one argument, the event; got {handler!r:.80}")
         self._handlers[name] = (handler, is_async(handler))
-        self.changed.set()
+        if self.on_change is not None:
+            self.on_change()
 
     def find(self, name: str) -> tuple[Handler, bool] | None:
         """The handler and whether it is async; None if there is none of that name."""

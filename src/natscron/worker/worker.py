@@ -22,7 +22,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import msgspec
@@ -37,6 +36,7 @@ from natscron.worker.endings import completed, failed, interrupted, removed
 from natscron.worker.event import JobEvent
 from natscron.worker.options import WorkerOptions
 from natscron.worker.registry import Registry
+from natscron.worker.threads import Threads
 
 __all__ = ["Hooks", "Worker"]
 
@@ -103,7 +103,7 @@ class Worker:
         self._heard_s = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._watch: Watch | None = None
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: Threads | None = None
         self._patience: asyncio.Timeout | None = None
         self.failed: BaseException | None = None
         """What ended one of the worker's own tasks, if anything ever does: a defect, and the owner must stop."""
@@ -115,6 +115,7 @@ class Worker:
         await self._store.beat(self._info())
         self._heard_s = self._clock.trust_s()
         self._watch = self._store.watch_queue(self)
+        self._registry.on_change = self._registered
         for work, name in ((self._claim(), "claim"), (self._store_endings(), "store"), (self._beat(), "beat")):
             task = asyncio.create_task(work, name=f"natscron worker {name}")
             task.add_done_callback(self._task_done)
@@ -159,6 +160,7 @@ class Worker:
                 self._patience.reschedule(asyncio.get_running_loop().time())
 
     async def _leave(self) -> None:
+        self._registry.on_change = None
         if self._watch is not None:
             await self._watch.close()
         if self._pool is not None:
@@ -205,6 +207,11 @@ class Worker:
         """Nothing to do here with a run that was left out."""
 
     # Claiming.
+
+    def _registered(self) -> None:
+        """There may be runs that wait for this handler."""
+        self._look.set()
+        self._beat_now.set()
 
     def _info(self) -> WorkerInfo:
         options = self._options
@@ -356,9 +363,9 @@ class Worker:
         took = (started_ms, self._now_ms())
         return completed(claim, outcome, took) if outcome.reason is None else failed(claim, job, outcome, took)
 
-    def _threads(self) -> ThreadPoolExecutor:
+    def _threads(self) -> Threads:
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._options.concurrency, thread_name_prefix="natscron")
+            self._pool = Threads(self._options.concurrency)
         return self._pool
 
     def _interrupted(self, going: _Going, job: Job | None, started_ms: Ms) -> Ending:
