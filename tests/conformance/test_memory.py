@@ -6,7 +6,14 @@ import pytest
 
 from natscron.clock import SystemClock
 from natscron.storage.memory import MemoryCluster, MemoryStorage
-from natscron.testing.conformance import CalendarChecks, ExecutionStoreChecks, JobStoreChecks, LeaseStoreChecks
+from natscron.testing.conformance import (
+    CalendarChecks,
+    JobStoreChecks,
+    LeaseStoreChecks,
+    LifecycleChecks,
+    RunQueueChecks,
+    SortedHistoryChecks,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -17,6 +24,17 @@ async def storage() -> AsyncIterator[MemoryStorage]:
     await storage.initialize()
     yield storage
     await storage.close()
+
+
+@pytest.fixture
+async def fresh() -> AsyncIterator[MemoryStorage]:
+    storage = MemoryStorage(MemoryCluster(SystemClock()))
+    yield storage
+    await storage.close()
+
+
+class TestLife(LifecycleChecks):
+    needs_initialize = False
 
 
 class TestJobs(JobStoreChecks):
@@ -31,5 +49,9 @@ class TestLease(LeaseStoreChecks):
     pass
 
 
-class TestRuns(ExecutionStoreChecks):
+class TestRuns(SortedHistoryChecks):
+    pass
+
+
+class TestQueue(RunQueueChecks):
     pass

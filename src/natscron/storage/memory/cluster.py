@@ -297,6 +297,8 @@ class QueueWatch(MemoryWatch):
 
     def _replay(self) -> None:
         self._cluster.queue.watches[self] = None
+        # What was to be told when the watch fell silent, or was renewed, never will be.
+        self._told = False
         self._sink.wake()
 
     def _leave(self) -> None:

@@ -4,7 +4,6 @@ Everything happens at once, in the event loop; "the same transaction" is one cal
 are pending or running, and those that are held wait in a line per job.
 """
 
-import heapq
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
@@ -14,7 +13,6 @@ from natscron.model import (
     Activity,
     Claim,
     Claimed,
-    Delivery,
     Ending,
     Ms,
     OpenState,
@@ -26,6 +24,7 @@ from natscron.model import (
 )
 from natscron.policy import overlap
 from natscron.policy.overlap import Verdict
+from natscron.storage.memory.tries import Line, Try
 from natscron.storage.queue import QueueSink  # noqa: TC001 - one import block reads better than two
 
 __all__ = ["MemoryQueue"]
@@ -40,67 +39,6 @@ _REPLACED: Final = "a newer run took its place (overlap cancel_other)"
 _REDRIVABLE: Final = frozenset({RunStatus.FAILED, RunStatus.DEAD})
 
 
-class _Try:
-    """One try of one run, as long as it is not over."""
-
-    __slots__ = ("attempt", "cancel", "not_before", "order", "reason", "run", "started", "state", "worker")
-
-    def __init__(self, run: QueuedRun, attempt: int, not_before: Ms, order: int, reason: str | None) -> None:
-        self.run = run
-        self.attempt = attempt
-        self.not_before = not_before
-        self.order = order
-        self.reason = reason
-        self.state = OpenState.PENDING
-        self.worker = ""
-        self.started: Ms = 0
-        self.cancel = ""
-
-    def __lt__(self, other: "_Try") -> bool:
-        return (-self.run.priority, self.not_before, self.order) < (
-            -other.run.priority,
-            other.not_before,
-            other.order,
-        )
-
-    def claim(self, last_completed_ms: Ms | None) -> Claim:
-        """As its worker sees it."""
-        run = self.run
-        return Claim(
-            run_id=run.run_id,
-            job=run.job,
-            generation=run.generation,
-            scheduled_at_ms=run.scheduled_at_ms,
-            due_ms=run.due_ms,
-            trigger=run.trigger,
-            attempt=self.attempt,
-            handler=run.handler,
-            payload=run.payload,
-            worker=self.worker,
-            started_ms=self.started,
-            last_completed_ms=last_completed_ms,
-        )
-
-    def record(self, status: RunStatus, **ending: "str | int | None") -> Run:
-        """As the history shows it."""
-        run, started = self.run, self.started or None
-        finished = ending.get("finished_at_ms")
-        return Run(
-            job=run.job,
-            status=status,
-            run_id=run.run_id,
-            scheduled_at_ms=run.scheduled_at_ms,
-            started_at_ms=started,
-            attempt=self.attempt,
-            trigger=run.trigger,
-            delivery=Delivery.HANDLER,
-            lateness_ms=None if started is None else started - run.due_ms,
-            duration_ms=None if started is None or not isinstance(finished, int) else finished - started,
-            instance=self.worker,
-            **{"reason": self.reason, **ending},  # type: ignore[arg-type]
-        )
-
-
 class MemoryQueue:
     """All tries that are not over, and the workers. ``put_run`` takes what is over into the history."""
 
@@ -109,18 +47,17 @@ class MemoryQueue:
         """Whom to tell of changes."""
         self._clock = clock
         self._put_run = put_run
-        self._tries: dict[str, _Try] = {}
+        self._tries: dict[str, Try] = {}
         """The newest try of each run that is not over, by run id."""
         self._over: OrderedDict[str, tuple[QueuedRun, int, RunStatus]] = OrderedDict()
-        self._due: dict[str, list[_Try]] = {}
-        """Heaps by handler."""
-        self._later: list[tuple[Ms, int, _Try]] = []
-        self._going: dict[str, dict[str, _Try]] = {}
+        self._lines: dict[str, Line] = {}
+        """What waits, by handler."""
+        self._going: dict[str, dict[str, Try]] = {}
         """Pending and running tries by job."""
-        self._held: dict[str, deque[_Try]] = {}
+        self._held: dict[str, deque[Try]] = {}
         self._newest: dict[str, Run] = {}
         self._completed: dict[str, Ms] = {}
-        self._owned: dict[str, dict[str, _Try]] = {}
+        self._owned: dict[str, dict[str, Try]] = {}
         """Running tries by worker."""
         self._workers: dict[str, tuple[WorkerInfo, Ms]] = {}
         self._order = 0
@@ -141,28 +78,29 @@ class MemoryQueue:
             self._drop_held(run.job, Reason.REPLACED, _REPLACED)
             for other in list(going.values()):
                 self._replace(other)
-        self._tries[run.run_id] = one
         if verdict is Verdict.START or (verdict is Verdict.REPLACE and not self._going.get(run.job)):
             self._place(one)
         else:
-            one.state, one.reason = OpenState.BUFFERED, Reason.OVERLAP_WAIT
-            self._held.setdefault(run.job, deque()).append(one)
+            self._hold(one)
         return None
 
-    def _new(self, run: QueuedRun, attempt: int, not_before: Ms, reason: str | None) -> _Try:
+    def _new(self, run: QueuedRun, attempt: int, not_before: Ms, reason: str | None) -> Try:
         self._order += 1
-        return _Try(run, attempt, not_before, self._order, reason)
+        return Try(run, attempt, not_before, self._order, reason)
 
-    def _place(self, one: _Try) -> None:
+    def _place(self, one: Try) -> None:
         """It becomes claimable at its instant, and counts as going."""
         one.state = OpenState.PENDING
         self._tries[one.run.run_id] = one
         self._going.setdefault(one.run.job, {})[one.run.run_id] = one
-        if one.not_before > self._clock.now_ms():
-            heapq.heappush(self._later, (one.not_before, one.order, one))
-        else:
-            heapq.heappush(self._due.setdefault(one.run.handler, []), one)
+        self._lines.setdefault(one.run.handler, Line()).put(one, self._clock.now_ms())
         self.wake()
+
+    def _hold(self, one: Try) -> None:
+        """It waits until another of its job has ended."""
+        one.state, one.reason = OpenState.BUFFERED, Reason.OVERLAP_WAIT
+        self._tries[one.run.run_id] = one
+        self._held.setdefault(one.run.job, deque()).append(one)
 
     def wake(self) -> None:
         """Tell whoever follows the queue."""
@@ -174,31 +112,26 @@ class MemoryQueue:
     def claim(self, worker: str, handlers: Sequence[str], limit: int) -> Claimed:
         """See :class:`~natscron.storage.protocol.RunQueue`."""
         now = self._clock.now_ms()
-        later = self._later
-        while later and later[0][0] <= now:
-            one = heapq.heappop(later)[2]
-            if one.state is OpenState.PENDING and self._tries.get(one.run.run_id) is one:
-                heapq.heappush(self._due.setdefault(one.run.handler, []), one)
-        heaps = [self._due[name] for name in handlers if name in self._due]
-        owned = self._owned.setdefault(worker, {})
+        lines = {name: self._lines[name] for name in handlers if name in self._lines}
+        announced = self._workers.get(worker)
+        instance = worker if announced is None else announced[0].instance
         claims: list[Claim] = []
         while len(claims) < limit:
-            heaps = [heap for heap in heaps if heap]
-            if not heaps:
+            firsts = [(one, line) for line in lines.values() if (one := line.first(now)) is not None]
+            if not firsts:
                 break
-            one = heapq.heappop(heaps[0] if len(heaps) == 1 else min(heaps, key=lambda heap: heap[0]))
-            if one.state is not OpenState.PENDING or self._tries.get(one.run.run_id) is not one:
-                continue
-            one.state, one.worker, one.started, one.reason = OpenState.RUNNING, worker, now, None
-            owned[one.run.run_id] = one
+            one, line = min(firsts, key=lambda found: found[0]) if len(firsts) > 1 else firsts[0]
+            line.pop()
+            one.begin(worker, instance, now)
+            self._owned.setdefault(worker, {})[one.run.run_id] = one
             claims.append(one.claim(self._completed.get(one.run.job)))
-        for name in handlers:
-            if not self._due.get(name, True):
-                del self._due[name]
         following = None
         if len(claims) < limit:
-            known = set(handlers)
-            following = min((at for at, _, one in later if one.run.handler in known), default=None)
+            instants = (line.next_ms() for line in lines.values())
+            following = min((at for at in instants if at is not None), default=None)
+        for name, line in lines.items():
+            if not line:
+                del self._lines[name]
         return Claimed(tuple(claims), following, now)
 
     def finish(self, worker: str, endings: Sequence[Ending]) -> list[bool]:
@@ -210,31 +143,35 @@ class MemoryQueue:
         if one is None or one.attempt != ending.attempt or one.state is not OpenState.RUNNING or one.worker != worker:
             return False
         one.started = ending.started_ms
-        again = ending.retry_in_ms is not None
+        # What was to end in favour of another is not tried again, whatever its worker knew of that.
+        wait_ms = None if one.cancel else ending.retry_in_ms
         self._end(
             one,
             ending.status,
-            going_on=again,
+            going_on=wait_ms is not None,
             reason=ending.reason,
             error=ending.error,
             result=ending.result,
             finished_at_ms=ending.finished_ms,
         )
-        if ending.retry_in_ms is not None:
-            at = self._clock.now_ms() + ending.retry_in_ms
+        if wait_ms is not None:
+            at = self._clock.now_ms() + wait_ms
             self._place(self._new(one.run, one.attempt + 1, at, ending.retry_reason))
         return True
 
-    def _end(self, one: _Try, status: RunStatus, *, going_on: bool = False, **ending: "str | int | None") -> Run:
+    def _end(self, one: Try, status: RunStatus, *, going_on: bool = False, **ending: "str | int | None") -> Run:
         """The try is over, and with it the run unless it is ``going_on``."""
         run, job_id = one.run, one.run.job
         record = one.record(status, **ending)
-        one.state = OpenState.RETRY  # whatever heap it lies in, it is not pending any more
-        self._owned.get(one.worker, {}).pop(run.run_id, None)
+        if one.waiting and run.run_id in self._going.get(job_id, ()):
+            one.state = OpenState.RETRY  # not pending any more, whatever line it stands in
+            self._lines[run.handler].dropped()
+        one.state = OpenState.RETRY
+        self._disown(one)
         if status is not RunStatus.SKIPPED:
             self._newest[job_id] = record
         if status is RunStatus.COMPLETED:
-            self._completed[job_id] = record.finished_at_ms or 0
+            self._completed[job_id] = max(record.finished_at_ms or 0, self._completed.get(job_id, 0))
         self._put_run(record)
         if going_on:
             return record
@@ -248,6 +185,13 @@ class MemoryQueue:
                 del self._going[job_id]
             self._release(job_id)
         return record
+
+    def _disown(self, one: Try) -> None:
+        owned = self._owned.get(one.worker)
+        if owned is not None:
+            owned.pop(one.run.run_id, None)
+            if not owned:
+                del self._owned[one.worker]
 
     def _release(self, job_id: str) -> None:
         """One ended: the oldest that wait become due, as many as there is room for."""
@@ -266,10 +210,10 @@ class MemoryQueue:
         for one in self._held.pop(job_id, ()):
             self._drop(one, reason, error)
 
-    def _drop(self, one: _Try, reason: Reason, error: str) -> None:
+    def _drop(self, one: Try, reason: str, error: str) -> None:
         self._end(one, RunStatus.SKIPPED, reason=reason, error=error, finished_at_ms=self._clock.now_ms())
 
-    def _replace(self, one: _Try) -> None:
+    def _replace(self, one: Try) -> None:
         """End it if it has not begun, else have its worker end it."""
         if one.state is not OpenState.RUNNING:
             self._drop(one, Reason.REPLACED, _REPLACED)
@@ -284,12 +228,12 @@ class MemoryQueue:
             one = self._owned.get(worker, {}).get(claim.run_id)
             if one is None or one.attempt != claim.attempt:
                 continue
-            del self._owned[worker][claim.run_id]
+            self._disown(one)
+            one.undo()
             if one.cancel:
-                self._end(one, RunStatus.SKIPPED, reason=one.cancel, finished_at_ms=self._clock.now_ms())
-                continue
-            one.worker, one.started = "", 0
-            self._place(one)
+                self._drop(one, one.cancel, _REPLACED)
+            else:
+                self._place(one)
 
     def beat(self, worker: WorkerInfo) -> dict[tuple[str, int], str]:
         """See :class:`~natscron.storage.protocol.RunQueue`."""
@@ -299,8 +243,6 @@ class MemoryQueue:
     def retire(self, worker: str) -> None:
         """See :class:`~natscron.storage.protocol.RunQueue`."""
         self._workers.pop(worker, None)
-        if not self._owned.get(worker, True):
-            del self._owned[worker]
 
     def workers(self) -> list[WorkerInfo]:
         """See :class:`~natscron.storage.protocol.RunQueue`."""
@@ -321,11 +263,10 @@ class MemoryQueue:
     def mark_unhandled(self) -> int:
         """See :class:`~natscron.storage.protocol.RunQueue`."""
         known = {name for info in self.workers() for name in info.handlers}
+        now = self._clock.now_ms()
         found = 0
-        for name, heap in self._due.items():
-            for one in heap:
-                if one.state is not OpenState.PENDING:
-                    continue
+        for name, line in self._lines.items():
+            for one in line.all_due(now):
                 found += name not in known
                 if name not in known:
                     one.reason = Reason.NO_HANDLER
@@ -357,7 +298,11 @@ class MemoryQueue:
         if run is None or status not in _REDRIVABLE:
             return False
         del self._over[run_id]
-        self._place(self._new(run, attempt + 1, self._clock.now_ms(), Reason.REDRIVEN))
+        one = self._new(run, attempt + 1, self._clock.now_ms(), Reason.REDRIVEN)
+        if run.capacity and len(self._going.get(run.job, ())) >= run.capacity:
+            self._hold(one)
+        else:
+            self._place(one)
         return True
 
     def activity(self, job_ids: Sequence[str]) -> Mapping[str, Activity]:

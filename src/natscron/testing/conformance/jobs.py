@@ -33,6 +33,35 @@ class JobStoreChecks:
             assert job is not None, job_id
             assert job.id == job_id
 
+    async def test_labels_are_kept_and_none_are_an_empty_mapping(self, storage: Storage) -> None:
+        labels = {"team": "x", "ünïcode": "😀", "empty": "", "Team": "other", "long": "y" * 5_000}
+        await storage.create_job(a_job("jobs.a", **labels))
+        await storage.create_job(a_job("jobs.b"))
+        one, two = await storage.fetch_job("jobs.a"), await storage.fetch_job("jobs.b")
+        assert one is not None
+        assert two is not None
+        assert (one.labels, two.labels) == (labels, {})
+
+    async def test_changing_what_was_given_or_returned_changes_nothing_in_the_store(self, storage: Storage) -> None:
+        given = a_job(team="x")
+        await storage.create_job(given)
+        given.labels["team"] = "changed"
+        found = await storage.fetch_job("jobs.a")
+        assert found is not None
+        found.labels["other"] = "changed"
+        again = await storage.fetch_job("jobs.a")
+        assert again is not None
+        assert again.labels == {"team": "x"}
+
+    async def test_jobs_that_are_created_at_once_are_all_kept(self, storage: Storage) -> None:
+        revisions = await asyncio.gather(*(storage.create_job(a_job(f"jobs.{n}")) for n in range(20)))
+        assert len(set(revisions)) == 20
+        assert await storage.last_jobs_seq() == max(revisions)
+        for n, revision in enumerate(revisions):
+            job = await storage.fetch_job(f"jobs.{n}")
+            assert job is not None
+            assert job.revision == revision
+
     async def test_of_two_creates_one_is_refused_and_writes_nothing(self, storage: Storage) -> None:
         await storage.create_job(a_job(who="first"))
         seq = await storage.last_jobs_seq()
