@@ -7,7 +7,7 @@ have happened; the same call again is safe for all but :meth:`Jobs.add`, which t
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -25,7 +25,7 @@ from natscron.errors import (
     ValidationError,
     WrongRevisionError,
 )
-from natscron.model import Activity, JobState, Ms
+from natscron.model import Activity, CalendarSpec, JobState, Ms
 from natscron.model import Job as Row
 from natscron.schedule import compile_schedule, resolve_spec
 from natscron.scheduler.policies import Policies, changed, spec_of
@@ -34,7 +34,7 @@ from natscron.scheduler.values import job_id
 from natscron.storage.queue import QueueStorage
 from natscron.worker.calls import CURRENT
 
-__all__ = ["Jobs"]
+__all__ = ["Jobs", "admit"]
 
 _TRIES: Final = 8
 _CHUNK: Final = 500
@@ -173,30 +173,13 @@ class Jobs:
             return self._admit(job, before)
 
     def _admit(self, job: Row, before: Row | None) -> Row:
-        if job.schedule is None:
-            raise ValidationError(f"job {job.id!r} has no schedule")
-        now_ms = self._clock.now_ms()
-        calendars = self._engine.table.calendars()
-        for name in calendars_of(job.schedule):
-            if name not in calendars:
-                raise UnknownCalendarError(f"job {job.id!r}: there is no calendar {name!r:.80}")
-        anchor_ms = (before.anchor_ms or None) if before is not None else None
-        spec = resolve_spec(
-            job.schedule,
-            now_ms,
-            anchor_ms=anchor_ms,
-            seed=job.id,
-            calendars=calendars,
-            before=before.schedule if before is not None else None,
-        )
-        compile_schedule(
-            spec,
-            anchor_ms=anchor_ms or now_ms,
-            seed=job.id,
+        return admit(
+            job,
+            before,
+            now_ms=self._clock.now_ms(),
             min_interval_ns=self._min_interval_ns,
-            calendars=calendars,
+            calendars=self._engine.table.calendars(),
         )
-        return msgspec.structs.replace(job, schedule=spec)
 
     async def _edit(self, identity: str, change: Callable[[Row], Row], *, resolve: bool = True) -> None:
         entry = self._engine.table.get(job_id(identity))
@@ -214,6 +197,35 @@ class Jobs:
                 continue
             return
         raise WrongRevisionError(f"job {identity!r} was changed by others {_TRIES} times in a row; try again")
+
+
+def admit(
+    job: Row,
+    before: Row | None = None,
+    *,
+    now_ms: Ms,
+    min_interval_ns: int,
+    calendars: Mapping[str, CalendarSpec],
+) -> Row:
+    """The job as it is stored, checked; ``before``: what it replaces. Raises InvalidScheduleError and subclasses."""
+    if job.schedule is None:
+        raise ValidationError(f"job {job.id!r} has no schedule")
+    for name in calendars_of(job.schedule):
+        if name not in calendars:
+            raise UnknownCalendarError(f"job {job.id!r}: there is no calendar {name!r:.80}")
+    anchor_ms = (before.anchor_ms or None) if before is not None else None
+    spec = resolve_spec(
+        job.schedule,
+        now_ms,
+        anchor_ms=anchor_ms,
+        seed=job.id,
+        calendars=calendars,
+        before=before.schedule if before is not None else None,
+    )
+    compile_schedule(
+        spec, anchor_ms=anchor_ms or now_ms, seed=job.id, min_interval_ns=min_interval_ns, calendars=calendars
+    )
+    return msgspec.structs.replace(job, schedule=spec)
 
 
 def _content(job: Row) -> dict[str, Any]:

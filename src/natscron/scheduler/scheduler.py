@@ -7,11 +7,9 @@ whole; nothing goes on half. A process that was forked off a running scheduler h
 """
 
 import asyncio
-import contextlib
 import datetime as dt
 import logging
 import os
-import signal
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
@@ -24,16 +22,21 @@ from natscron.errors import (
     StorageUnavailableError,
     ValidationError,
 )
+from natscron.model import Job as Row
 from natscron.model import Overlap, Run, RunStatus, ScheduleSpec
 from natscron.schedule import every as every_schedule
 from natscron.scheduler.events import Events
+from natscron.scheduler.forks import follow_forks, storage_in_child
 from natscron.scheduler.options import SchedulerOptions
 from natscron.scheduler.parts import Parts
 from natscron.scheduler.pending import Pending
 from natscron.scheduler.policies import Policies, new_job
+from natscron.scheduler.signalled import until_signalled
 from natscron.scheduler.snapshot import Job, JobStatus
 from natscron.scheduler.storages import open_storage
+from natscron.scheduler.submitting import admitted, insert_of
 from natscron.scheduler.values import Duration, instant_ms, seconds
+from natscron.storage.forks import keep_forever
 from natscron.storage.queue import QueueStorage
 from natscron.worker.registry import GLOBAL, Handler, Registry, check_name
 
@@ -43,7 +46,6 @@ log = logging.getLogger("natscron.scheduler")
 
 F = TypeVar("F", bound=Callable[..., Any])
 _LOOK_EVERY_S: Final = 0.5
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Scheduler:
@@ -91,22 +93,24 @@ class Scheduler:
             strict=strict,
         )
         self._clock = clock or SystemClock()
-        self._url = storage if isinstance(storage, str) else None
+        self._owned = isinstance(storage, str)
         self._storage = open_storage(storage, self._clock) if isinstance(storage, str) else storage
+        self._used = self._stale = False
+        """Whether the storage was opened, and whether that was in the process that this one was forked off."""
         self._registry = Registry()
         self._events = Events()
         self._pending = Pending()
         self._parts: Parts | None = None
+        self._leaving: Parts | None = None
         self._pid = os.getpid()
-        self._changing = asyncio.Lock()
-        self._running = asyncio.Event()
-        self._ended = asyncio.Event()
-        self._ended.set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._renew()
         self._supervisor: asyncio.Task[None] | None = None
         self.failure: BaseException | None = None
         """Why the scheduler stopped by itself; None if it did not."""
         if handler is not None:
             self.set_handler(handler)
+        follow_forks(self, Scheduler._forget_parent)
 
     # Handlers.
 
@@ -190,7 +194,7 @@ class Scheduler:
 
         Raises SchedulerAlreadyStartedError, HandlerNotDefinedError (a worker without any handler), StorageError.
         """
-        self._forget_parent()
+        self._come_to_loop()
         async with self._changing:
             if self._parts is not None:
                 raise SchedulerAlreadyStartedError("scheduler already started; stop it before you start it again")
@@ -201,13 +205,16 @@ class Scheduler:
                     "or worker=False in a process that only plans"
                 )
             self.failure = None
+            if self._stale:
+                self._storage, self._stale = storage_in_child(self._storage), False
+            self._used = True
             parts = Parts(self._storage, self._clock, options, self._registry, self._events)
             try:
                 await parts.start()
                 await self._pending.apply(parts.jobs, strict=options.strict)
             except BaseException:
                 # Shielded: a cancelled start still takes everything back.
-                await asyncio.shield(parts.stop(1.0, close=self._url is not None))
+                await asyncio.shield(parts.stop(1.0, close=self._owned))
                 raise
             self._parts = parts
             self._ended.clear()
@@ -218,6 +225,7 @@ class Scheduler:
     async def stop(self, timeout: Duration | None = None) -> None:  # noqa: ASYNC109 - how long handlers are given
         """Stop. Handlers get ``timeout`` (default ``stop_timeout``) to end, then they are cancelled. Idempotent."""
         timeout_s = self._options.stop_timeout_ms / 1000 if timeout is None else seconds(timeout, "timeout")
+        self._forget_parent()
         async with self._changing:
             supervisor, self._supervisor = self._supervisor, None
             if supervisor is not None and supervisor is not asyncio.current_task():
@@ -225,8 +233,9 @@ class Scheduler:
                 await asyncio.gather(supervisor, return_exceptions=True)
             parts, self._parts = self._parts, None
             if parts is not None:
+                self._leaving = parts
                 self._running.clear()
-                await asyncio.shield(parts.stop(timeout_s, close=self._url is not None))
+                await asyncio.shield(parts.stop(timeout_s, close=self._owned))
                 log.info("scheduler stopped", extra={"instance": self._options.instance})
             self._ended.set()
 
@@ -235,50 +244,23 @@ class Scheduler:
 
         Raises what the scheduler failed of, if it stopped by itself.
         """
-        loop = asyncio.get_running_loop()
-        wanted = asyncio.Event()
-        signals: list[int] = []
-
-        def signalled(number: int) -> None:
-            signals.append(number)
-            wanted.set()
-
         if not self.is_running:
             await self.start()
-        for number in _SIGNALS:
-            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-                loop.add_signal_handler(number, signalled, number)
         try:
-            await self._until(wanted)
-            parts = self._parts
-            if signals and parts is not None:
-                wanted.clear()
-                stopping = asyncio.ensure_future(self.stop())
-                again = asyncio.ensure_future(wanted.wait())
-                await asyncio.wait([stopping, again], return_when=asyncio.FIRST_COMPLETED)
-                again.cancel()
-                if not stopping.done():
-                    log.warning("second signal: handlers are cut off")
-                    parts.cut()
-                await stopping
+            await until_signalled(self._ended, self.stop, self._cut)
         finally:
-            for number in _SIGNALS:
-                with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-                    loop.remove_signal_handler(number)
             await self.stop()
         if self.failure is not None:
             raise self.failure
 
-    async def _until(self, wanted: asyncio.Event) -> None:
-        waits = [asyncio.ensure_future(wanted.wait()), asyncio.ensure_future(self._ended.wait())]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+    def _cut(self) -> None:
+        """End the patience of a stop that goes on."""
+        if self._leaving is not None:
+            self._leaving.cut()
 
     async def wait_until_running(self, timeout: Duration | None = None) -> None:  # noqa: ASYNC109 - the call's own
         """Wait until it runs. Raises TimeoutError after ``timeout``."""
+        self._come_to_loop()
         async with asyncio.timeout(None if timeout is None else seconds(timeout, "timeout")):
             await self._running.wait()
 
@@ -293,14 +275,33 @@ class Scheduler:
         """In a process that was forked: what the parent opened is the parent's, and is neither used nor closed here."""
         if self._pid == os.getpid():
             return
-        _PARENTS.append((self._parts, self._storage, self._supervisor, self._changing))
         self._pid = os.getpid()
-        self._parts = self._supervisor = self.failure = None
-        self._changing, self._running, self._ended = asyncio.Lock(), asyncio.Event(), asyncio.Event()
-        self._ended.set()
         self._options = self._options.in_this_process()
-        if self._url is not None:
-            self._storage = open_storage(self._url, self._clock)
+        if self._used:
+            keep_forever(dict(vars(self)))
+            self._used, self._stale = False, True
+        listeners = self._events.listeners()
+        self._events = Events()
+        for event, fn in listeners:
+            self._events.on(event, fn)
+        self._registry.on_change = None
+        self._parts = self._leaving = self._supervisor = self.failure = self._loop = None
+        self._renew()
+
+    def _come_to_loop(self) -> None:
+        """What belongs to an event loop is made anew for another one, as long as it does not run."""
+        self._forget_parent()
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop and self._parts is None:
+            if self._loop is not None:
+                self._renew()
+            self._loop = loop
+
+    def _renew(self) -> None:
+        self._changing = asyncio.Lock()
+        self._running = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._ended.set()
 
     def _running_parts(self) -> Parts:
         if self._parts is None or self._pid != os.getpid():
@@ -322,10 +323,34 @@ class Scheduler:
         Raises EmptyJobIDError, InvalidScheduleError, ValidationError, JobAlreadyExistsError.
         """
         job = new_job(id, schedule, policies)
+        self._forget_parent()
         if self._parts is None:
             self._pending.add(job)
         else:
             await self._running_parts().jobs.add(job)
+
+    async def submit_job(
+        self,
+        id: str,  # noqa: A002 - the field's name
+        schedule: ScheduleSpec,
+        *,
+        connection: Any = None,  # noqa: ANN401 - SQLAlchemy's, which not everybody has
+        **policies: Unpack[Policies],
+    ) -> None:
+        """:meth:`add_job` under the name that the Go module gives it, and for the caller's own SQL transaction.
+
+        ``connection``: SQLAlchemy's ``AsyncConnection`` to the storage's database. The job is there for everybody when
+        its transaction is committed, and never if it is not; nothing is kept until the start. Raises as
+        :meth:`add_job`, and ValidationError for a storage that is no SQL database.
+        """
+        if connection is None:
+            await self.add_job(id, schedule, **policies)
+            return
+        insert = insert_of(self._storage)
+        await insert(connection, await self._admitted(new_job(id, schedule, policies)))
+
+    async def _admitted(self, job: Row) -> Row:
+        return await admitted(job, self._running_parts().jobs if self.is_running else None, self._clock)
 
     async def ensure_job(self, id: str, schedule: ScheduleSpec, **policies: Unpack[Policies]) -> bool:  # noqa: A002 - the field's name
         """Have a job as given; whether that changed anything (False before the start, where it is kept).
@@ -334,6 +359,7 @@ class Scheduler:
         (paused, skipped) stays. Any number of processes may call it at once.
         """
         job = new_job(id, schedule, policies)
+        self._forget_parent()
         if self._parts is None:
             self._pending.ensure(job)
             return False
@@ -447,7 +473,3 @@ class Scheduler:
     async def redrive(self, run_id: str) -> None:
         """Try a run again that failed for good. Raises RunNotFoundError, and ValidationError if it did not fail."""
         await self._running_parts().runs.redrive(run_id)
-
-
-_PARENTS: Final[list[object]] = []
-"""What a forked process got from its parent, kept so that nothing of it is ever closed here."""

@@ -61,6 +61,12 @@ class MemoryCluster:
         self.state_watches: dict[StateWatch, None] = {}
         self.run_watches: dict[RunWatch, None] = {}
 
+    def copy_of_rows(self) -> "MemoryCluster":
+        """Another cluster that begins with the same jobs and calendars."""
+        other = MemoryCluster(self.clock, self.on_message, self._runs_per_job, self._runs_max)
+        other.jobs, other.jobs_seq = dict(self.jobs), self.jobs_seq
+        return other
+
     def ensure_up(self) -> None:
         """Raise StorageUnavailableError while the cluster is down."""
         if not self.up:

@@ -71,6 +71,13 @@ class MemoryStorage:
         for link in self.links:
             link.abort()
 
+    def in_child(self) -> "MemoryStorage":
+        """In a process that was forked: a storage with a copy of the jobs and calendars, and nothing else.
+
+        What is done to one copy from then on, the other does not learn of: both fire.
+        """
+        return MemoryStorage(self.cluster.copy_of_rows(), self.latency_s)
+
     async def sweep(self) -> None:
         """Forget deletions: a replay leaves them out, and no sequence is needed for what is not there."""
         for key in [k for k, (row, _) in self.cluster.jobs.items() if row is None]:
