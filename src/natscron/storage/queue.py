@@ -3,10 +3,22 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from natscron.codec import encode_run
+from natscron.ids import keyed_run_id
 from natscron.model import Activity, Claim, Claimed, Ending, Ms, Run, WorkerInfo
-from natscron.storage.protocol import Storage, Watch
+from natscron.storage.protocol import Storage, Watch, recorded_ms
 
-__all__ = ["QueueSink", "QueueStorage", "RunQueue"]
+__all__ = ["QueueSink", "QueueStorage", "RunQueue", "record_id"]
+
+
+def record_id(run: Run) -> str:
+    """What a record is known by in every store: its run id, with ``.2`` and so on behind it for further tries.
+
+    A record that is about no run, such as one of a range of slots, is known by all that it says.
+    """
+    if run.run_id is None:
+        return keyed_run_id(recorded_ms(run), "record", encode_run(run).decode())
+    return run.run_id if run.attempt == 1 else f"{run.run_id}.{run.attempt}"
 
 
 class QueueSink(Protocol):
@@ -90,6 +102,18 @@ class RunQueue(Protocol):
 
     async def delete_runs(self, job_id: str, before_ms: Ms) -> int:
         """Delete a job's records of runs that are over, with a time (:func:`recorded_ms`) at or before; how many."""
+        ...
+
+    # SQL: one transaction. Which of the record_id()s are an execution_id already (one SELECT ... IN), then the others
+    # by INSERT that leaves alone what came meanwhile, with generation NULL, which redrive takes for "not queued here".
+    async def import_runs(self, runs: Sequence[Run], *, dry_run: bool = False) -> Sequence[bool]:
+        """Take over records of runs that are over, at most 1,000, from another store; for each whether it was stored.
+
+        Not stored is what is here already, by :func:`record_id` and whatever that try is doing here, which stays as it
+        is; and what the store would not keep. From then on the run counts as one that was here: queued under its id
+        once more, it changes nothing. But it cannot be redriven: what it was queued with stays behind. Followers of new
+        records are not told. ``dry_run``: nothing is stored, and it is told what would be.
+        """
         ...
 
     def watch_queue(self, sink: QueueSink) -> Watch:

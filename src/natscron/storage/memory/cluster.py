@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -20,7 +21,7 @@ from natscron.storage.protocol import (
     StateSink,
     recorded_ms,
 )
-from natscron.storage.queue import QueueSink
+from natscron.storage.queue import QueueSink, record_id
 
 OnMessage = Callable[[Outgoing], Reply | None]
 
@@ -138,6 +139,32 @@ class MemoryCluster:
             self.queue.forget(oldest)
         for watch in tuple(self.run_watches):
             watch.send(run)
+
+    def import_runs(self, runs: Sequence[Run], *, dry_run: bool) -> list[bool]:
+        """Take over records of another store, those that there is room for; for each whether it is new and stored."""
+        new: dict[str, dict[str, Run]] = {}
+        known: dict[str, set[str]] = {}
+        for run in runs:
+            if run.job not in known:
+                here = itertools.chain(self.runs.get(run.job, ()), self.queue.open_runs(run.job))
+                known[run.job] = {record_id(one) for one in here}
+            if (name := record_id(run)) not in known[run.job]:
+                new.setdefault(run.job, {})[name] = run
+        stored: set[int] = set()
+        for job_id, records in new.items():
+            before = self.runs.get(job_id, ())
+            # Nobody else's records make room for them, and of the job's own the newest stay.
+            room = min(self._runs_per_job, len(before) + max(0, self._runs_max - self._runs_kept))
+            kept = sorted([*before, *records.values()], key=recorded_ms)[-room:] if room else []
+            added = {id(run) for run in kept} & {id(run) for run in records.values()}
+            stored |= added
+            if added and not dry_run:
+                self._runs_kept += len(kept) - len(before)
+                self.runs[job_id] = deque(kept, maxlen=self._runs_per_job)
+                for run in kept:
+                    if id(run) in added:
+                        self.queue.imported(run)
+        return [id(run) in stored for run in runs]
 
     def delete_runs(self, job_id: str, before_ms: Ms) -> int:
         """Delete a job's records up to an instant, inclusive; how many."""

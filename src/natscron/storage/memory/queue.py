@@ -176,15 +176,18 @@ class MemoryQueue:
         if going_on:
             return record
         self._tries.pop(run.run_id, None)
-        self._over[run.run_id] = (run, one.attempt, status)
-        if len(self._over) > _ENDED_KEPT:
-            self._over.popitem(last=False)
+        self._remember(run, one.attempt, status)
         going = self._going.get(job_id)
         if going is not None and going.pop(run.run_id, None) is not None:
             if not going:
                 del self._going[job_id]
             self._release(job_id)
         return record
+
+    def _remember(self, run: QueuedRun, attempt: int, status: RunStatus) -> None:
+        self._over[run.run_id] = (run, attempt, status)
+        if len(self._over) > _ENDED_KEPT:
+            self._over.popitem(last=False)
 
     def _disown(self, one: Try) -> None:
         owned = self._owned.get(one.worker)
@@ -327,6 +330,20 @@ class MemoryQueue:
         for one in self._tries.values():
             if job_id in {None, one.run.job}:
                 yield one.record(RunStatus.RUNNING if one.state is OpenState.RUNNING else RunStatus.PENDING)
+
+    def imported(self, run: Run) -> None:
+        """The record of a run that was queued, executed and ended in another store."""
+        newest = self._newest.get(run.job)
+        ended = run.finished_at_ms or 0
+        if run.status is not RunStatus.SKIPPED and (newest is None or ended >= (newest.finished_at_ms or 0)):
+            self._newest[run.job] = run
+        if run.status is RunStatus.COMPLETED:
+            self._completed[run.job] = max(ended, self._completed.get(run.job, 0))
+        if run.run_id is not None and run.run_id not in self._over:
+            slot = run.scheduled_at_ms or 0
+            queued = QueuedRun(run_id=run.run_id, job=run.job, generation=0, scheduled_at_ms=slot, due_ms=slot)
+            # What it was queued with is not known: nobody can redrive it.
+            self._remember(queued, run.attempt, RunStatus.SKIPPED)
 
     def forget(self, job_id: str) -> None:
         """Drop what is kept of a job that is gone, or of which no record is left."""

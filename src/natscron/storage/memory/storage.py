@@ -288,6 +288,11 @@ class MemoryStorage:
         await self._turn()
         return self.cluster.delete_runs(job_id, before_ms)
 
+    async def import_runs(self, runs: Sequence[Run], *, dry_run: bool = False) -> Sequence[bool]:
+        """Take over records from another store."""
+        await self._turn()
+        return self.cluster.import_runs(runs, dry_run=dry_run)
+
     def watch_queue(self, sink: QueueSink) -> Watch:
         """Follow the run queue."""
         watch = QueueWatch(self.cluster, sink)
