@@ -62,6 +62,10 @@ class Events:
         """Whether anybody listens."""
         return bool(self._listeners[event])
 
+    def listeners(self) -> list[tuple[str, Listener]]:
+        """All of them, each with its event."""
+        return [(event, fn) for event, some in self._listeners.items() for fn in some]
+
     def emit(self, event: str, value: object) -> None:
         """Tell of an event; never raises."""
         for fn in self._listeners[event]:

@@ -45,6 +45,10 @@ class Pending:
             raise LimitExceededError(f"{_MOST} jobs wait for the start already; start the scheduler first")
         self._asked.append(asked)
 
+    def jobs(self) -> list[Job]:
+        """What waits, in order."""
+        return [one.job for one in self._asked]
+
     async def apply(self, jobs: Jobs, *, strict: bool) -> None:
         """Do everything, in order. One that fails is logged with its id and stops no other, unless ``strict``."""
         self.failures = {}

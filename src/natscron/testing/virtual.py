@@ -40,7 +40,9 @@ TURNS_MAX = 200_000
 PATIENCE_S: Final = 30.0
 """Real seconds for which nothing but threads may be going."""
 _AT_ONCE_S: Final = 1e-5
-"""Timers that lie closer together go off at one instant: sums of floats differ by less."""
+"""Timers that lie closer together than this are of one instant: sums of floats differ by less."""
+_RESOLUTION_S: Final = 5e-7
+"""How much before its instant a timer may go off; after a year a float can no longer tell nanoseconds apart."""
 
 
 class _Selector(selectors.SelectSelector):
@@ -103,6 +105,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._settling: list[asyncio.Future[None]] = []
         self._jumping: list[asyncio.Future[None]] = []
         super().__init__(_Selector(self))
+        self._clock_resolution = _RESOLUTION_S
 
     # Waiting for the loop itself.
 
