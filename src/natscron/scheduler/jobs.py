@@ -58,9 +58,10 @@ class Jobs:
         """Store a job that is not there. Raises JobAlreadyExistsError."""
         await self._store.create_job(await self.admitted(job))
 
-    async def ensure(self, job: Row) -> bool:
+    async def ensure(self, job: Row, *, loaded: bool = False) -> bool:
         """Have the job stored as given; whether that changed anything.
 
+        ``loaded``: the jobs were loaded a moment ago, and nothing was changed here since.
         What people do to it at run time stays: whether it is paused, until when, and what is to be skipped.
         """
         entry = self._engine.table.get(job.id)
@@ -78,7 +79,11 @@ class Jobs:
             )
             new = await self.admitted(kept, before=old)
             if _content(new) == _content(old):
-                return False
+                newest = old if loaded else await self._newest(job.id)
+                if newest is not None and newest.revision == old.revision:
+                    return False
+                old, loaded = newest, True
+                continue
             try:
                 await self._store.put_job(successor(old, new, self._engine.mark), old.revision)
             except WrongRevisionError:
@@ -86,6 +91,11 @@ class Jobs:
                 continue
             return True
         raise WrongRevisionError(f"job {job.id!r} was changed by others {_TRIES} times in a row; try again")
+
+    async def _newest(self, identity: str) -> Row | None:
+        await self._fresh.catch_up()
+        entry = self._engine.table.get(identity)
+        return None if entry is None else entry.row
 
     async def update(self, identity: str, policies: Policies, schedule: object = None) -> None:
         """Change the policies that are given, and the schedule if one is. Raises JobNotFoundError."""

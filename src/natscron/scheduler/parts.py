@@ -74,7 +74,7 @@ class Parts:
         self.engine.on_leader = lambda instance: events.emit("leader_changed", instance)
         self.fresh = Freshness(storage, self.engine.table)
         self.jobs = Jobs(storage, self.engine, self.fresh, clock, engine_options.min_interval_ns)
-        self.runs = Runs(storage, self.engine)
+        self.runs = Runs(storage, self.engine, self.fresh)
         self.worker: Worker | None = None
         if options.worker:
             worker_options = WorkerOptions(

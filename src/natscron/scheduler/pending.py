@@ -19,7 +19,7 @@ _MOST: Final = 1_000_000
 
 class _Asked(msgspec.Struct, frozen=True):
     job: Job
-    apply: Callable[[Jobs], Awaitable[object]]
+    apply: Callable[[Jobs, bool], Awaitable[object]]
     again: bool
     """It is applied at every start, not at the first only."""
 
@@ -34,11 +34,11 @@ class Pending:
 
     def add(self, job: Job) -> None:
         """Add it once started; fails then if it exists."""
-        self._keep(_Asked(job, lambda jobs: jobs.add(job), again=False))
+        self._keep(_Asked(job, lambda jobs, _loaded: jobs.add(job), again=False))
 
     def ensure(self, job: Job, *, again: bool = False) -> None:
         """Ensure it once started."""
-        self._keep(_Asked(job, lambda jobs: jobs.ensure(job), again=again))
+        self._keep(_Asked(job, lambda jobs, loaded: jobs.ensure(job, loaded=loaded), again=again))
 
     def _keep(self, asked: _Asked) -> None:
         if len(self._asked) >= _MOST:
@@ -54,9 +54,12 @@ class Pending:
         self.failures = {}
         left: list[_Asked] = []
         asked, self._asked = self._asked, left
+        touched: set[str] = set()
         for i, one in enumerate(asked):
+            loaded = one.job.id not in touched
+            touched.add(one.job.id)
             try:
-                await one.apply(jobs)
+                await one.apply(jobs, loaded)
             except NatscronError as error:
                 if strict:
                     # What was not tried yet is still to be done when the mistake is mended.

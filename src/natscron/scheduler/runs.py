@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from natscron.engine.engine import Engine
+from natscron.engine.freshness import Freshness
 from natscron.errors import RunNotFoundError, ValidationError
 from natscron.model import Overlap, Run, RunStatus
 from natscron.policy.failures import counted, reached
@@ -26,12 +27,14 @@ _SORTS: Final = {
 class Runs:
     """Trigger, backfill, redrive; the history."""
 
-    def __init__(self, store: QueueStorage, engine: Engine) -> None:
+    def __init__(self, store: QueueStorage, engine: Engine, fresh: Freshness) -> None:
         self._store = store
         self._engine = engine
+        self._fresh = fresh
 
     async def trigger(self, identity: str, payload: Any, key: str | None, overlap: Overlap | str | None) -> str:  # noqa: ANN401 - any JSON value
         """A run now; its id."""
+        await self._fresh.catch_up()
         return await self._engine.trigger(job_id(identity), payload_of(payload), key, _overlap(overlap))
 
     async def backfill(  # noqa: PLR0913 - what a backfill is
@@ -45,6 +48,7 @@ class Runs:
         key: str | None,
     ) -> str:
         """Run every slot of a past range; the backfill's id."""
+        await self._fresh.catch_up()
         row = await self._engine.backfill(
             job_id(identity),
             instant_ms(since, "since"),

@@ -9,6 +9,7 @@ import msgspec
 from natscron.model import Activity, CatchUp, JobState, Ms, Overlap, Retry, RunStatus, ScheduleSpec
 from natscron.model import Job as Row
 from natscron.scheduler.values import moment
+from natscron.worker.event import copied
 
 __all__ = ["Job", "JobStatus", "snapshot_of"]
 
@@ -72,7 +73,7 @@ def snapshot_of(
         schedule=row.schedule,
         status=_status(state, found),
         metadata=dict(row.labels),
-        payload=None if row.payload is msgspec.UNSET else row.payload,
+        payload=None if row.payload is msgspec.UNSET else copied(row.payload),
         handler=row.handler,
         overlap=row.overlap,
         concurrency=row.concurrency,

@@ -24,6 +24,8 @@ RESULT_MAX: Final = 8_192
 ERROR_MAX: Final = 16_384
 """Characters of an error with its traceback that are stored: the first part and the last."""
 _HEAD: Final = 4_096
+_GAP: Final = 64
+"""Room for the line that tells how much was left out."""
 
 
 class Called(msgspec.Struct, frozen=True):
@@ -68,14 +70,21 @@ async def call(
     threaded: Call | None,
     pool: Callable[[], Executor],
 ) -> Called:
-    """Run the handler; nothing that it raises comes out, but KeyboardInterrupt. ``threaded``: it is not async."""
+    """Run the handler; what it raises does not come out. ``threaded``: it is not async.
+
+    Only KeyboardInterrupt of an async handler does: it is meant for the whole program.
+    """
     timer = asyncio.timeout(None if timeout_ms is None else timeout_ms / 1000)
     try:
         async with timer:
             if threaded is None:
                 value = await handler(event)
             else:
-                value = await _in_thread(handler, event, threaded, pool)
+                value, error = await _in_thread(handler, event, threaded, pool)
+                if error is not None:
+                    return _raised(error)
+                if inspect.isawaitable(value):
+                    value = await value
         return Called(result=_result(value))
     except asyncio.CancelledError:
         return Called(reason=Reason.CANCELLED, interrupted=True)
@@ -85,17 +94,28 @@ async def call(
                 reason=Reason.TIMEOUT, error=f"the handler did not end within {timeout_ms} ms", code="timeout"
             )
         return _raised(error)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is its run's end, not ours
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its run's end, not ours
         return _raised(error)
 
 
-async def _in_thread(handler: Handler, event: JobEvent, threaded: Call, pool: Callable[[], Executor]) -> Any:  # noqa: ANN401 - what the handler returns
+async def _in_thread(
+    handler: Handler, event: JobEvent, threaded: Call, pool: Callable[[], Executor]
+) -> tuple[Any, BaseException | None]:
     context = contextvars.copy_context()
-    future = asyncio.get_running_loop().run_in_executor(pool(), context.run, handler, event)
+    future = asyncio.get_running_loop().run_in_executor(pool(), context.run, _guarded, handler, event)
     threaded.began(future)
     # Shielded: a cancelled wait must not mark the thread as over.
-    value = await asyncio.shield(future)
-    return await value if inspect.isawaitable(value) else value
+    return await asyncio.shield(future)
+
+
+def _guarded(handler: Handler, event: JobEvent) -> tuple[Any, BaseException | None]:
+    """What the handler gave, or raised: a future cannot carry everything, StopIteration for one."""
+    try:
+        return handler(event), None
+    except BaseException as error:  # noqa: BLE001 - see above
+        return None, error
 
 
 def _raised(error: BaseException) -> Called:
@@ -111,8 +131,11 @@ def _told(error: BaseException) -> str:
         text = "".join(traceback.format_exception(type(error), error, frames)).rstrip()
     except Exception:  # noqa: BLE001 - an exception whose text cannot be made is still told
         text = type(error).__name__
+    # No store takes halves of surrogate pairs, and some no NUL.
+    text = text.replace("\x00", "\\x00").encode(errors="backslashreplace").decode()
     if len(text) > ERROR_MAX:
-        text = f"{text[:_HEAD]}\n... {len(text) - ERROR_MAX} characters left out ...\n{text[_HEAD - ERROR_MAX :]}"
+        tail = text[_HEAD + _GAP - ERROR_MAX :]
+        text = f"{text[:_HEAD]}\n... {len(text) - _HEAD - len(tail)} characters left out ...\n{tail}"
     return text
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from natscron.model import Claim, Job, ScheduleSpec, Trigger
 
-__all__ = ["JobEvent"]
+__all__ = ["JobEvent", "copied"]
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MS: Final = dt.timedelta(milliseconds=1)
@@ -54,9 +54,9 @@ class JobEvent:
 
     @property
     def payload(self) -> Any:  # noqa: ANN401 - any JSON value
-        """The run's own payload (of a trigger), else the job's; None if there is none. Not to be changed in place."""
+        """A copy of the run's own payload (of a trigger), else of the job's; None if there is none."""
         payload = self._claim.payload if self._claim.payload is not msgspec.UNSET else self._job.payload
-        return None if payload is msgspec.UNSET else payload
+        return None if payload is msgspec.UNSET else copied(payload)
 
     @property
     def schedule(self) -> ScheduleSpec | None:
@@ -103,6 +103,15 @@ class JobEvent:
     def trigger(self) -> Trigger:
         """Why the run exists: schedule, catchup, manual or backfill."""
         return self._claim.trigger
+
+
+def copied(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """A JSON value that can be changed without anybody else seeing it."""
+    if isinstance(value, dict):
+        return {name: copied(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [copied(item) for item in value]
+    return value
 
 
 def _instant(ms: int) -> dt.datetime:

@@ -53,14 +53,16 @@ class Reaper:
             if not self._may():
                 continue
             try:
-                # What is over the batch has its turn at the next look.
-                await self._reap()
+                while await self._reap():
+                    pass
                 await self._mark()
             except (NatscronError, TimeoutError) as error:
                 log.warning("lost runs cannot be looked for now", extra={"error": str(error)})
 
-    async def _reap(self) -> None:
+    async def _reap(self) -> bool:
+        """Take up a batch; whether there may be more."""
         claims = await self._store.lost(_BATCH)
+        taken = 0
         by_worker: defaultdict[str, list[Claim]] = defaultdict(list)
         for claim in claims:
             by_worker[claim.worker].append(claim)
@@ -70,9 +72,12 @@ class Reaper:
             now_ms = self._clock.now_ms()
             endings = [lost(claim, job, now_ms) for claim, job in zip(mine, jobs, strict=True)]
             stored = await self._store.finish(worker, endings)
+            taken += sum(stored)
             for job, claim, ending, done in zip(jobs, mine, endings, stored, strict=True):
                 if done:
                     self._ended(job, claim, ending)
+        # What was taken up by somebody else meanwhile has its turn at the next look, should it be lost again.
+        return len(claims) == _BATCH and taken > 0
 
     def _job_of(self, claim: Claim) -> Job | None:
         job = self._find_job(claim.job)

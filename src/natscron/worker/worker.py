@@ -5,13 +5,15 @@ is alive in the store's eyes: it announces itself every third of its lease. Whoe
 ends its tries in its name; what it reports of them afterwards is refused.
 
 States of a try here: *going* (a task runs the handler), *ending* (over, its ending not stored yet), gone. Three tasks:
-*claim* takes as many runs as there is room for, whenever the queue may have some; *store* hands endings over in
-batches, again and again while the store is away; *beat* announces the worker and cancels what is to be cancelled.
+*claim* takes as many runs as there is room for, whenever the queue may have some; *store* hands endings over
+(:mod:`natscron.worker.outbox`); *beat* announces the worker and cancels what is to be cancelled.
 
 Failures. The store away: no claims, handlers go on, endings are kept (at most twice the concurrency, past which nothing
 more is claimed even if it could be). Not heard from the store for a whole lease: the handlers are cancelled, for
-somebody else may have been given their runs; a handler in a thread cannot be, and is said so in the log. A handler that
-ends the process: the lease runs out, and another worker gets the run as a further attempt.
+somebody else may have been given their runs; a handler in a thread cannot be, and is said so in the log. Their endings
+are handed over all the same: nobody else may have been there to take the runs. A claim whose answer was lost: the runs
+are this worker's and nobody runs them; an announcement names them, and they are given back. A handler that ends the
+process: the lease runs out, and another worker gets the run as a further attempt.
 
 A stop: no more claims; handlers get the time given to end; then they are cancelled, and their runs are tried again by
 others at once. One in a thread that does not end keeps its run until the lease is over, so that no second one begins
@@ -27,7 +29,7 @@ from typing import Any, Final
 import msgspec
 
 from natscron.clock import Clock
-from natscron.errors import NatscronError, StorageError
+from natscron.errors import StorageError
 from natscron.model import Claim, Ending, Job, Ms, Reason, WorkerInfo
 from natscron.storage.protocol import Watch  # noqa: TC001 - one import block reads better than two
 from natscron.storage.queue import QueueStorage
@@ -35,6 +37,7 @@ from natscron.worker.calls import CURRENT, Call, Called, call
 from natscron.worker.endings import completed, failed, interrupted, removed
 from natscron.worker.event import JobEvent
 from natscron.worker.options import WorkerOptions
+from natscron.worker.outbox import Outbox
 from natscron.worker.registry import Registry
 from natscron.worker.threads import Threads
 
@@ -44,11 +47,12 @@ log = logging.getLogger("natscron.worker")
 
 _RETRY_FIRST_S: Final = 0.05
 _RETRY_MAX_S: Final = 2.0
-_BATCH: Final = 500
 _LOOK_S: Final = 5.0
 """The queue is looked at so often even if nobody says that there is anything."""
 _CANCELLED_S: Final = 5.0
 """How long a cancelled handler may take to end, at a stop."""
+_LAST_S: Final = 0.1
+"""The same when it is cancelled once more, and nothing of it will be stored."""
 
 
 class Hooks(msgspec.Struct, frozen=True):
@@ -89,14 +93,15 @@ class Worker:
         self._options = options
         self._hooks = hooks
         self._going: dict[tuple[str, int], _Going] = {}
-        self._endings: list[tuple[Job | None, Claim, Ending]] = []
         self._room = asyncio.Event()
+        self._outbox = Outbox(storage, options.id, hooks.ended, self._room.set)
         self._look = asyncio.Event()
         self._ended = asyncio.Event()
         self._beat_now = asyncio.Event()
-        self._stored = asyncio.Event()
-        self._stored.set()
-        self._storing = 0
+        self._claiming = False
+        self._claims = 0
+        """Claims that were begun: tells whether one fell into an announcement."""
+        self._left = False
         self._stopping = asyncio.Event()
         self._offset_ms = 0
         """What the store's clock is ahead of ours."""
@@ -116,7 +121,7 @@ class Worker:
         self._heard_s = self._clock.trust_s()
         self._watch = self._store.watch_queue(self)
         self._registry.on_change = self._registered
-        for work, name in ((self._claim(), "claim"), (self._store_endings(), "store"), (self._beat(), "beat")):
+        for work, name in ((self._claim(), "claim"), (self._outbox.run(), "store"), (self._beat(), "beat")):
             task = asyncio.create_task(work, name=f"natscron worker {name}")
             task.add_done_callback(self._task_done)
             self._tasks.append(task)
@@ -147,7 +152,7 @@ class Worker:
                 await self._all_ended(but_threads=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CANCELLED_S):
-                await self._stored.wait()
+                await self._outbox.emptied()
         for task in (store, beat):
             task.cancel()
         await asyncio.gather(claim, store, beat, return_exceptions=True)
@@ -165,15 +170,18 @@ class Worker:
             await self._watch.close()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
-        if self._going or self._endings or self._storing:
+        self._left = True
+        if self._going or self._outbox:
             # Their runs are taken over when the lease has run out, not before: the handlers may still be going.
             log.warning(
                 "stopping with handlers that did not end",
-                extra={"runs": [going.claim.run_id for going in self._going.values()], "unstored": len(self._endings)},
+                extra={"runs": [going.claim.run_id for going in self._going.values()], "unstored": len(self._outbox)},
             )
-            for going in self._going.values():
-                if going.task is not None:
-                    going.task.cancel()
+            tasks = [going.task for going in self._going.values() if going.task is not None]
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks, timeout=_LAST_S)
             return
         with contextlib.suppress(StorageError, TimeoutError):
             async with asyncio.timeout(1):
@@ -237,9 +245,11 @@ class Worker:
                 await self._look.wait()
                 continue
             before_ms = self._clock.now_ms()
+            self._claiming, self._claims = True, self._claims + 1
             try:
                 claimed = await self._store.claim(self._options.id, names, free)
             except (StorageError, TimeoutError) as error:
+                self._claiming = False
                 log.warning("no runs can be claimed now", extra={"error": str(error), "retry_s": delay})
                 await self._pause(delay)
                 delay = min(delay * 2, _RETRY_MAX_S)
@@ -251,6 +261,7 @@ class Worker:
                 return
             for claim in claimed.runs:
                 self._begin(claim, claimed.now_ms)
+            self._claiming = False
             if len(claimed.runs) == free:
                 await asyncio.sleep(0)
                 continue
@@ -267,8 +278,7 @@ class Worker:
 
     def _free(self) -> int:
         concurrency = self._options.concurrency
-        unstored = len(self._endings) + self._storing
-        return min(concurrency - len(self._going), 2 * concurrency - unstored)
+        return min(concurrency - len(self._going), 2 * concurrency - len(self._outbox))
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -298,9 +308,8 @@ class Worker:
 
     def _over(self, going: _Going, job: Job | None, ending: Ending) -> None:
         del self._going[going.claim.run_id, going.claim.attempt]
-        if not going.lost:
-            self._endings.append((job, going.claim, ending))
-            self._stored.clear()
+        # Of one that was lost too: the store knows whether anybody has taken it over.
+        self._outbox.put(job, going.claim, ending)
         self._ended.set()
         self._room.set()
 
@@ -321,7 +330,7 @@ class Worker:
         except Exception as error:
             log.exception("a run could not be begun", extra={"run": claim.run_id, "job": claim.job})
             ending = failed(claim, job, Called(Reason.INVALID_JOB, str(error)), (started_ms, self._now_ms()))
-        if going.call is not None:
+        if going.call is not None and not self._left:
             # The ending of a handler that was cut off in its thread is told when the thread has ended.
             await going.call.over()
         self._over(going, job, ending)
@@ -382,47 +391,6 @@ class Worker:
             return
         going.task.cancel()
 
-    # Storing.
-
-    async def _store_endings(self) -> None:
-        while True:
-            await self._ended.wait()
-            self._ended.clear()
-            while self._endings:
-                batch = self._endings[:_BATCH]
-                del self._endings[:_BATCH]
-                self._storing = len(batch)
-                await self._store_batch(batch)
-                self._storing = 0
-                self._room.set()
-            self._stored.set()
-
-    async def _store_batch(self, batch: list[tuple[Job | None, Claim, Ending]]) -> None:
-        endings = [ending for _, _, ending in batch]
-        delay = _RETRY_FIRST_S
-        tries = 0
-        while True:
-            try:
-                stored = await self._store.finish(self._options.id, endings)
-            except (StorageError, TimeoutError) as error:
-                tries += 1
-                log.warning("ends of runs cannot be stored now", extra={"runs": len(batch), "error": str(error)})
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, _RETRY_MAX_S)
-            except NatscronError:
-                log.exception("ends of runs cannot be stored", extra={"runs": [e.run_id for e in endings]})
-                return
-            else:
-                break
-        for (job, claim, ending), mine in zip(batch, stored, strict=True):
-            # After a failure whose outcome is not known, what is not ours any more may have been stored then.
-            if mine or tries:
-                self._hooks.ended(job, claim, ending)
-            else:
-                log.warning(
-                    "a run was taken over; its end is not stored", extra={"run": claim.run_id, "job": claim.job}
-                )
-
     # Announcing.
 
     async def _beat(self) -> None:
@@ -433,6 +401,7 @@ class Worker:
                     await self._beat_now.wait()
             self._beat_now.clear()
             before = dict(self._going)
+            claims = None if self._claiming else self._claims
             begun_s = self._clock.trust_s()
             try:
                 async with asyncio.timeout(every_s):
@@ -444,6 +413,8 @@ class Worker:
                 continue
             self._heard_s = begun_s
             self._compare(before, owned)
+            if claims == self._claims:
+                await self._give_up(owned)
 
     def _compare(self, before: Mapping[tuple[str, int], _Going], owned: Mapping[tuple[str, int], str]) -> None:
         """Cancel what is to be cancelled, and what was claimed before the announcement and is not ours any more."""
@@ -452,6 +423,18 @@ class Worker:
             going = self._going.get(key)
             if reason and going is not None:
                 self._cancel(going, reason)
+
+    async def _give_up(self, owned: Mapping[tuple[str, int], str]) -> None:
+        """Give back what is ours and not here: the answer to its claim was lost."""
+        ending = self._outbox.keys()
+        astray = [
+            Claim(run_id=run_id, job="", generation=0, scheduled_at_ms=0, due_ms=0, attempt=attempt)
+            for run_id, attempt in owned
+            if (run_id, attempt) not in self._going and (run_id, attempt) not in ending
+        ]
+        if astray:
+            log.warning("claimed runs never arrived here: they are given back", extra={"runs": len(astray)})
+            await self._give_back(astray)
 
     def _lose(self, lost: Mapping[tuple[str, int], _Going]) -> None:
         for key, going in lost.items():
