@@ -18,12 +18,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Insert, Table, text
+from sqlalchemy import Connection, Insert, Table, text
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from natscron.clock import Clock
 from natscron.errors import StorageUnavailableError
+from natscron.storage.sql.apart import Apart
 from natscron.storage.sql.failures import DATABASE_ERRORS, as_storage_error, is_disconnect, is_transient
 from natscron.storage.sql.sqlite import SqliteConnections
 
@@ -144,6 +145,11 @@ class Database:
             return self._clock.now_ms()
         return int((await connection.execute(query)).scalar_one())
 
+    def now_ms_sync(self, connection: Connection) -> int:
+        """:meth:`now_ms` on a synchronous connection."""
+        query = _NOW.get(self.name)
+        return self._clock.now_ms() if query is None else int(connection.execute(query).scalar_one())
+
     def insert_ignore(self, table: Table) -> Insert:
         """An INSERT into ``table`` that leaves a row alone whose primary key is there. Its rowcount tells nothing."""
         if self.name == "sqlite":
@@ -156,19 +162,13 @@ class Database:
 
     # Connections.
 
-    async def connect_apart(self) -> AsyncConnection:
-        """A connection outside of any pool. Whoever asks for it closes it. Raises StorageUnavailableError."""
+    async def connect_apart(self) -> Apart:
+        """A connection outside of any pool (SQLite: for reads). Raises StorageUnavailableError."""
         with self._translated():
             async with asyncio.timeout(BOUND_S):
                 if self._sqlite is not None:
                     return await self._sqlite.open(reading=True)
-                connection = await self._engine.connect()
-                try:
-                    await connection.run_sync(lambda sync: sync.detach())
-                except BaseException:
-                    await connection.close()
-                    raise
-                return connection
+                return await Apart.open(self._engine)
 
     async def close(self) -> None:
         """Close what lies outside of the engine's pool; the engine is its owner's."""

@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from natscron.errors import NatscronError, StorageError, StorageUnavailableError, StorageUncertainError
 
-__all__ = ["DATABASE_ERRORS", "as_storage_error", "is_disconnect", "is_transient"]
+__all__ = ["DATABASE_ERRORS", "as_storage_error", "is_disconnect", "is_lock_timeout", "is_transient"]
 
 DATABASE_ERRORS: Final = (SQLAlchemyError, OSError, TimeoutError, EOFError, asyncio.IncompleteReadError)
 """What a driver may raise when the database, or the way to it, fails."""
@@ -25,6 +25,7 @@ _PG_TRANSIENT: Final = frozenset({"40001", "40P01", "55P03"})
 _PG_GONE: Final = frozenset({"57P01", "57P02", "57P03"})
 # MySQL and MariaDB: lock wait timeout, deadlock, changed since the snapshot, NOWAIT.
 _MYSQL_TRANSIENT: Final = frozenset({1020, 1205, 1213, 3572})
+_MYSQL_LOCK_TIMEOUT: Final = frozenset({1205, 3572})
 _MYSQL_GONE: Final = frozenset({1053, 1927, 2003, 2006, 2013, 2014, 2055, 4031})
 # SQLITE_BUSY and SQLITE_LOCKED.
 _SQLITE_TRANSIENT: Final = frozenset({5, 6})
@@ -40,6 +41,11 @@ def is_transient(error: BaseException | None) -> bool:
         or _mysql_code(error) in _MYSQL_TRANSIENT
         or _sqlite_code(error) in _SQLITE_TRANSIENT
     )
+
+
+def is_lock_timeout(error: BaseException | None) -> bool:
+    """Somebody's transaction holds a row for longer than one waits."""
+    return isinstance(error, DBAPIError) and (_sqlstate(error) == "55P03" or _mysql_code(error) in _MYSQL_LOCK_TIMEOUT)
 
 
 def is_disconnect(error: BaseException | None) -> bool:

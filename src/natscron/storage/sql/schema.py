@@ -219,6 +219,8 @@ notes: Final = Table(
     Column("epoch", BigInteger, primary_key=True, autoincrement=False),
     Column("n", BigInteger, primary_key=True, autoincrement=False),
     Column("run_ids", _LONG, nullable=False),
+    # That of the lease when the note was written.
+    Column("revision", BigInteger, nullable=False, server_default="0"),
     Column("stored_ms", BigInteger, nullable=False),
 )
 
@@ -248,8 +250,9 @@ workers: Final = Table(
     Column("seen_ms", BigInteger, nullable=False),
 )
 
-# Counters by name: ``jobs`` (job and calendar writes), ``state`` (lease, open rows, nodes), ``swept`` (removals up to
-# this number are gone), ``reader`` (the lowest version of this code's schema reader that may use these tables).
+# Counters by name: ``jobs`` (job and calendar writes), ``state`` (lease, open rows, nodes), ``gone`` (the last write
+# that deleted open rows), ``swept`` (removals up to this number are gone), ``reader`` (the lowest version of this
+# code's schema reader that may use these tables).
 meta: Final = Table(
     "scheduler_meta",
     metadata,

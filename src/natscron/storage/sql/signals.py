@@ -1,189 +1,168 @@
-"""Who is told at once that the run queue changed: workers of this process, and through NOTIFY those of others.
+"""Word that something was written, here or by another process.
 
-How it is used. One :class:`Signals` per storage. Whoever changes the queue in a transaction calls :meth:`announce` in
-it (a NOTIFY on PostgreSQL, nothing elsewhere) and, once it is committed, :meth:`wake`, :meth:`cancel` or
-:meth:`entered`. :class:`~natscron.storage.sql.queue.Queue` does both for its own transactions. A leader's link does
-this around :meth:`Queue.enter <natscron.storage.sql.queue.Queue.enter>`::
+Who is authoritative: the tables. A signal carries nothing; whoever gets one looks, and one too many does no harm. One
+too few is made up for by a slow look. Per database:
 
-    async with database.transaction() as connection:
-        ...  # the fence
-        left_out = await queue.enter(connection, runs, await database.now_ms(connection))
-    signals.entered(left_out)
+* SQLite: ``PRAGMA data_version`` says whether anybody else has committed; asked every ``poll_s``.
+* PostgreSQL: NOTIFY in the writing transaction, LISTEN on a connection of our own. That connection is opened anew with
+  growing pauses when it is lost, with all topics rung, since word was missed; and all are rung every few seconds in
+  case a proxy swallows notifications.
+* MySQL, and PostgreSQL by another driver: the counters are read every ``poll_s``.
 
-Whoever listens for other processes has two ways. On PostgreSQL: ``LISTEN`` on :data:`CHANNEL`, and hand every payload
-to :meth:`heard`, which does what there is to do about runs and returns what it was about (None: nothing to do, it was
-our own or not ours). After a reconnect, :meth:`wake` and :meth:`cancel`, for what was missed. Elsewhere: call
-:meth:`Queue.look <natscron.storage.sql.queue.Queue.look>` now and then, as soon as something was committed at best.
-
-Nothing hangs on a signal: a worker looks by itself every few seconds, and asks what to cancel with each announcement.
+What this process writes is rung at once (:meth:`Signals.ring`).
 """
 
 import asyncio
-import contextvars
-import secrets
-from collections.abc import Sequence
+import contextlib
+import logging
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import func, literal, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from natscron.model import Run
-from natscron.storage.queue import QueueSink
+from natscron.errors import StorageError
+from natscron.storage.sql.apart import Apart
+from natscron.storage.sql.database import Database
+from natscron.storage.sql.failures import DATABASE_ERRORS
+from natscron.storage.sql.schema import jobs, meta
 
-__all__ = ["CHANNEL", "Kind", "QueueWatch", "Signals"]
+__all__ = ["CHANNEL", "Signals", "Topic"]
+
+log = logging.getLogger("natscron.storage")
 
 CHANNEL: Final = "natscron"
-"""The channel of LISTEN and NOTIFY. Channels belong to a database: schedulers in two schemas of one wake each other,
-for nothing."""
+_SLOW_S: Final = 5.0
+_RETRY_S: Final = 0.1
+_RETRY_MAX_S: Final = 5.0
+_ANSWER_S: Final = 5.0
+_DEFAULT_POLL_S: Final = {"sqlite": 0.05, "postgresql": 0.25, "mysql": 0.25}
 
 
-class Kind(StrEnum):
-    """What a notice is about."""
+class Topic(StrEnum):
+    """What was written to."""
 
-    QUEUE = "queue"
-    """Runs may have become claimable, or will be at an instant that is new."""
-    CANCEL = "cancel"
-    """Runs that are going are to be cancelled."""
     JOBS = "jobs"
-    """A job or a calendar was written."""
     STATE = "state"
-    """The lease, an open row or a node was written."""
+    QUEUE = "queue"
+    RUNS = "runs"
 
 
 class Signals:
-    """One storage's own. Its methods are called in the event loop."""
+    """One process's ear. ``poll_s`` None: 50 ms on SQLite, else 250 ms."""
 
-    def __init__(self) -> None:
-        self.ended: set[asyncio.Event] = set()
-        """Set when this process stored records: for those who follow the history."""
-        self._origin = secrets.token_hex(8)
-        self._watches: dict[QueueWatch, None] = {}
-        self._doomed = False
+    def __init__(self, database: Database, poll_s: float | None = None) -> None:
+        self._database = database
+        self._poll_s = _DEFAULT_POLL_S[database.name] if poll_s is None else poll_s
+        self._listeners: dict[Topic, dict[object, Callable[[], None]]] = {topic: {} for topic in Topic}
+        self._task: asyncio.Task[None] | None = None
 
-    # For others.
+    def listen(self, topic: Topic, fn: Callable[[], None]) -> Callable[[], None]:
+        """Call ``fn``, in the event loop, when the topic may have been written to. Returns what ends that."""
+        key = object()
+        self._listeners[topic][key] = fn
 
-    async def announce(self, connection: AsyncConnection, *kinds: Kind) -> None:
-        """Tell other processes, when the transaction commits and only then. Does nothing where there is no NOTIFY."""
-        if connection.dialect.name == "postgresql":
-            for kind in kinds:
-                await connection.execute(select(func.pg_notify(CHANNEL, f"{kind.value} {self._origin}")))
+        def leave() -> None:
+            self._listeners[topic].pop(key, None)
 
-    def heard(self, payload: str) -> Kind | None:
-        """Take a notice's payload: what it is about; None if it came from here, or is none of ours."""
-        word, _, origin = payload.partition(" ")
-        if origin == self._origin or word not in _KINDS:
-            return None
-        kind = Kind(word)
-        if kind is Kind.QUEUE:
-            self.wake()
-        elif kind is Kind.CANCEL:
-            self.cancel()
-        return kind
+        return leave
 
-    # For this process.
+    def ring(self, *topics: Topic) -> None:
+        """This process has committed something; no topic: all may have been written to."""
+        for topic in topics or Topic:
+            for fn in tuple(self._listeners[topic].values()):
+                fn()
 
-    def wake(self) -> None:
-        """Runs may have become claimable."""
-        for watch in tuple(self._watches):
-            watch.wake()
+    async def notify(self, connection: AsyncConnection, *topics: Topic) -> None:
+        """Part of a transaction: other processes hear of it when it is committed. Nothing where they ask anyway."""
+        if self._database.name == "postgresql":
+            for topic in topics:
+                await connection.execute(_NOTIFY, {"topic": topic.value})
 
-    def cancel(self) -> None:
-        """Runs may have to be cancelled."""
-        for watch in tuple(self._watches):
-            watch.cancel()
-
-    def doom(self) -> None:
-        """The transaction that is going on marks runs for cancelling; :meth:`entered` tells once it is committed."""
-        self._doomed = True
-
-    def entered(self, left_out: Sequence[Run]) -> None:
-        """Runs that this process queued are committed; these of them were left out."""
-        self.wake()
-        if self._doomed:
-            self._doomed = False
-            self.cancel()
-        for run in left_out:
-            for watch in tuple(self._watches):
-                watch.left_out(run)
-        if left_out:
-            self.stored()
-
-    def stored(self) -> None:
-        """Records were stored by this process."""
-        for event in self.ended:
-            event.set()
-
-    def watch(self, sink: QueueSink) -> "QueueWatch":
-        """Tell ``sink``, beginning with a wake."""
-        watch = QueueWatch(self, sink)
-        self._watches[watch] = None
-        watch.wake()
-        return watch
-
-    def forget(self, watch: "QueueWatch") -> None:
-        """Tell it no more."""
-        self._watches.pop(watch, None)
-
-    def close(self) -> None:
-        """Tell nobody any more. Idempotent."""
-        for watch in tuple(self._watches):
-            watch.end()
-
-
-_KINDS: Final = frozenset(kind.value for kind in Kind)
-
-
-class QueueWatch:
-    """Hands over in order, each thing a loop turn after it happened; many wakes of one turn are one."""
-
-    def __init__(self, signals: Signals, sink: QueueSink) -> None:
-        self._signals = signals
-        self._sink = sink
-        self._closed = False
-        self._told: set[str] = set()
-        # The sink is called on behalf of whoever watches, not of whoever wrote.
-        self._context = contextvars.copy_context()
-
-    async def ready(self) -> None:
-        """There is no full set to wait for."""
-
-    def renew(self) -> None:
-        """Look at everything again."""
-        self.wake()
-        self.cancel()
+    def start(self) -> None:
+        """Begin to listen to other processes."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="natscron signals")
 
     async def close(self) -> None:
         """Stop. Idempotent."""
-        self.end()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
-    def end(self) -> None:
-        """Stop, without waiting."""
-        self._closed = True
-        self._signals.forget(self)
+    async def _run(self) -> None:
+        delay = _RETRY_S
+        while True:
+            try:
+                apart = await self._database.connect_apart()
+                try:
+                    delay = _RETRY_S
+                    await self._follow(apart)
+                finally:
+                    await apart.close()
+            except (StorageError, *DATABASE_ERRORS) as error:
+                log.warning("cannot follow the database", extra={"error": str(error)[:200], "retry_s": delay})
+            except Exception:
+                log.exception("following the database failed")
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _RETRY_MAX_S)
 
-    def wake(self) -> None:
-        """Runs may have become claimable."""
-        self._once("wake")
+    async def _follow(self, apart: Apart) -> None:
+        """Until the connection is lost: then it raises, or returns."""
+        if self._database.name == "sqlite":
+            await self._ask_version(apart.connection)
+        elif hasattr(apart.driver, "add_listener"):
+            await self._hear(apart.driver)
+        else:
+            await self._ask_counters(apart.connection)
 
-    def cancel(self) -> None:
-        """Runs may have to be cancelled."""
-        self._once("cancel")
+    async def _ask_version(self, connection: AsyncConnection) -> None:
+        before = None
+        while True:
+            version = (await connection.execute(_VERSION)).scalar_one()
+            if version != before:
+                before = version
+                self.ring()
+            await asyncio.sleep(self._poll_s)
 
-    def left_out(self, run: Run) -> None:
-        """A run that this process queued was left out."""
-        asyncio.get_running_loop().call_soon(self._hand_over_left_out, run, context=self._context)
+    async def _ask_counters(self, connection: AsyncConnection) -> None:
+        before: list[tuple[str, int]] = []
+        while True:
+            async with asyncio.timeout(_ANSWER_S):
+                found = [tuple(row) for row in (await connection.execute(_COUNTERS)).all()]
+                await connection.rollback()
+            # No counter tells of the queue and of records: whoever follows these has to look.
+            self.ring(Topic.QUEUE, Topic.RUNS)
+            if found != before:
+                before = found
+                self.ring(Topic.JOBS, Topic.STATE)
+            await asyncio.sleep(self._poll_s)
 
-    def _once(self, what: str) -> None:
-        if what not in self._told:
-            self._told.add(what)
-            asyncio.get_running_loop().call_soon(self._hand_over, what, context=self._context)
+    async def _hear(self, driver: Any) -> None:  # noqa: ANN401 - asyncpg has no types
+        ended = asyncio.Event()
 
-    def _hand_over(self, what: str) -> None:
-        self._told.discard(what)
-        if not self._closed:
-            (self._sink.wake if what == "wake" else self._sink.cancel)()
+        def heard(_connection: Any, _process: int, _channel: str, payload: str) -> None:  # noqa: ANN401 - see above
+            with contextlib.suppress(ValueError):
+                self.ring(Topic(payload))
 
-    def _hand_over_left_out(self, run: Run) -> None:
-        if not self._closed:
-            self._sink.left_out(run)
+        driver.add_termination_listener(lambda _connection: ended.set())
+        await driver.add_listener(CHANNEL, heard)
+        while not ended.is_set():
+            self.ring()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SLOW_S):
+                    await ended.wait()
+            if not ended.is_set():
+                # A connection that a firewall has forgotten gives no sign of it.
+                await driver.execute("SELECT 1", timeout=_ANSWER_S)
+
+
+_NOTIFY: Final = text(f"SELECT pg_notify('{CHANNEL}', :topic)")
+_VERSION: Final = text("PRAGMA data_version")
+_COUNTERS: Final = (
+    select(meta.c.name, meta.c.number)
+    .union_all(select(literal("unnumbered"), func.count()).select_from(jobs).where(jobs.c.revision == 0))
+    .order_by(meta.c.name)
+)

@@ -5,8 +5,8 @@ the one connection in the order in which they came, which SQLite itself, where e
 not give. A transaction begins as BEGIN IMMEDIATE, so that it waits at its beginning (``busy_timeout``, by SQLite) and
 never in its middle. Readers have connections of their own: in WAL mode they see the last commit and wait for nobody.
 
-All of them are taken out of the engine's pool for good, so that what is set on them stays, also where the engine is
-the caller's. One that fails in an unexpected way is thrown away, and the next user opens another.
+All of them are taken out of the engine's pool, so that what is set on them stays, also where the engine is the
+caller's. One that fails in an unexpected way is thrown away, and the next user opens another.
 """
 
 import asyncio
@@ -15,13 +15,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from natscron.storage.sql.apart import Apart
 
 __all__ = ["SqliteConnections"]
 
 log = logging.getLogger("natscron.storage")
 
 _READERS: Final = 4
+_WAL_TRIES: Final = 100
+_WAL_PAUSE_S: Final = 0.02
 
 
 class SqliteConnections:
@@ -33,43 +38,40 @@ class SqliteConnections:
         self._busy_timeout_ms = busy_timeout_ms
         self._writing = asyncio.Lock()
         self._reading = asyncio.Semaphore(_READERS)
-        self._writer: AsyncConnection | None = None
-        self._readers: list[AsyncConnection] = []
+        self._writer: Apart | None = None
+        self._readers: list[Apart] = []
         self._closed = False
 
-    async def open(self, *, reading: bool = False) -> AsyncConnection:
-        """A connection outside of the pool, in autocommit mode; whoever asks for it closes it."""
-        connection = await self._engine.connect()
+    async def open(self, *, reading: bool = False) -> Apart:
+        """A connection in autocommit mode; whoever asks for it closes it."""
+        # Else the driver would begin transactions by itself, as deferred ones.
+        apart = await Apart.open(self._engine, isolation_level="AUTOCOMMIT")
+        connection = apart.connection
         try:
-            # Else the driver would begin transactions by itself, as deferred ones.
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
-            await connection.run_sync(lambda sync: sync.detach())
             await connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(self._busy_timeout_ms)}")
-            mode = (await connection.exec_driver_sql("PRAGMA journal_mode = WAL")).scalar_one()
-            if mode != "wal":
-                log.warning("SQLite refuses WAL for this file: readers and writers wait for each other")
+            await _use_wal(connection)
             level = "FULL" if self._synchronous == "full" else "NORMAL"
             await connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
             if reading:
                 await connection.exec_driver_sql("PRAGMA query_only = ON")
             await connection.commit()
         except BaseException:
-            await connection.close()
+            await apart.close()
             raise
-        return connection
+        return apart
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """The connection that writes, for one user at a time; what was not committed is rolled back."""
         async with self._writing:
-            if self._writer is None or self._writer.closed or self._writer.invalidated:
+            if self._writer is None or not self._writer.usable:
                 self._writer = await self.open()
+            writer = self._writer
             try:
-                yield self._writer
+                yield writer.connection
             except BaseException:
-                writer, self._writer = self._writer, None
-                if await _mended(writer):
-                    self._writer = writer
+                if not await _mended(writer):
+                    self._writer = None
                 raise
 
     @asynccontextmanager
@@ -78,8 +80,8 @@ class SqliteConnections:
         async with self._reading:
             reader = self._readers.pop() if self._readers else await self.open(reading=True)
             try:
-                await reader.exec_driver_sql("BEGIN")
-                yield reader
+                await reader.connection.exec_driver_sql("BEGIN")
+                yield reader.connection
             finally:
                 if await _mended(reader):
                     self._readers.append(reader)
@@ -100,14 +102,33 @@ class SqliteConnections:
             await self._readers.pop().close()
 
 
-async def _mended(connection: AsyncConnection) -> bool:
+async def _use_wal(connection: AsyncConnection) -> None:
+    """Have readers and writers not wait for each other; the file keeps it."""
+    for _ in range(_WAL_TRIES):
+        if (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar_one() == "wal":
+            return
+        try:
+            mode = (await connection.exec_driver_sql("PRAGMA journal_mode = WAL")).scalar_one()
+        except OperationalError:
+            # Others do the same at this moment, and SQLite does not wait for that.
+            await asyncio.sleep(_WAL_PAUSE_S)
+            continue
+        if mode == "wal":
+            return
+        break
+    log.warning("SQLite refuses WAL for this file: readers and writers wait for each other")
+
+
+async def _mended(apart: Apart) -> bool:
     """End what transaction there is; False if the connection is of no more use, and closed."""
     try:
-        if not connection.closed and not connection.invalidated:
-            await connection.rollback()
+        if apart.usable:
+            await apart.connection.rollback()
             return True
     except Exception as error:  # noqa: BLE001 - whatever it is, the connection is thrown away for it
         log.debug("a connection is given up", extra={"error": type(error).__name__})
-        await connection.invalidate()
-    await connection.close()
+    except BaseException:
+        apart.cut()
+        raise
+    await apart.close()
     return False

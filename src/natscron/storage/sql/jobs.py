@@ -1,0 +1,326 @@
+"""Jobs and calendars: one order of writes.
+
+Who is authoritative: the counter ``jobs``. Whoever writes holds its row from the first look to COMMIT, so writes of all
+processes come one after the other and their numbers become visible in their order. What waits is done together
+(:mod:`natscron.storage.sql.batches`).
+
+A job may also be put into a transaction of the caller's own (:meth:`SqlJobs.insert_job`). That one takes no number,
+since it would keep the counter from everybody until it ends; its row has revision 0 and is *adopted*, given a number,
+by whoever comes upon it first: a watch, a read, a write. Its stamp is the insert's time and the adoption's number. Rows
+that the Go library writes come in the same way.
+
+A row that such a transaction still holds cannot be seen, and a write to its id would wait for it with the counter in
+hand. So writes wait for a row a moment only (:data:`ROW_WAIT_MS`); a batch that had to is done again write by write,
+and the one that met it fails with StorageUnavailableError. On SQLite there is one writer, and that transaction is it:
+there everybody waits, up to ``busy_timeout``.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, exists, insert, select, text, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from natscron.codec import encode_row
+from natscron.codec.calendar import encode_calendar
+from natscron.errors import JobAlreadyExistsError, StorageUnavailableError
+from natscron.model import Calendar, Job, Ms
+from natscron.storage.sql import numbers
+from natscron.storage.sql.batches import Batches
+from natscron.storage.sql.database import Database
+from natscron.storage.sql.failures import is_lock_timeout
+from natscron.storage.sql.rows import (
+    CALENDAR_COLUMNS,
+    GO_COLUMNS,
+    JOB_COLUMNS,
+    calendar_of,
+    calendar_values,
+    check_id,
+    check_name,
+    job_of,
+    job_values,
+)
+from natscron.storage.sql.schema import calendars, jobs, removed
+from natscron.storage.sql.signals import CHANNEL, Signals, Topic
+from natscron.storage.sql.writes import Kind, Plan, Write, plan
+
+__all__ = ["SqlJobs", "has_strangers"]
+
+log = logging.getLogger("natscron.storage")
+
+ROW_WAIT_MS: Final[Ms] = 250
+_BATCH: Final = 256
+_ADOPT: Final = 1_000
+"""Rows adopted in one transaction."""
+_SWEEP: Final = 1_000
+_SWEEPS: Final = 100
+"""Deletions forgotten in one transaction, and such transactions in one sweep."""
+_RACES: Final = 3
+"""How often a batch is decided anew because somebody else inserted a row of it meanwhile."""
+_TABLES: Final = {Kind.JOB: (jobs, jobs.c.id), Kind.CALENDAR: (calendars, calendars.c.name)}
+_ROW_WAIT: Final = text(f"SELECT set_config('lock_timeout', '{ROW_WAIT_MS}ms', true)")
+
+
+class SqlJobs:
+    """The JobStore role, but for its watch."""
+
+    def __init__(self, database: Database, signals: Signals) -> None:
+        self._database = database
+        self._signals = signals
+        self._batches: Batches[Write, int] = Batches(self._write, limit=_BATCH, name="natscron job writes")
+
+    async def close(self) -> None:
+        """Write what waits."""
+        await self._batches.close()
+
+    async def create_job(self, job: Job) -> int:
+        """Write a job that must not exist; its revision. Raises JobAlreadyExistsError."""
+        return await self._batches.do(self._job_write(job, create=True))
+
+    async def put_job(self, job: Job, expected_revision: int | None = None) -> int:
+        """Write a job; its revision. Raises WrongRevisionError. 0 expects that there is none."""
+        return await self._batches.do(self._job_write(job, expected=expected_revision))
+
+    async def delete_job(self, job_id: str, expected_revision: int | None = None) -> None:
+        """Delete. Raises JobNotFoundError and WrongRevisionError."""
+        check_id(job_id)
+        await self._batches.do(Write(Kind.JOB, job_id, None, expected_revision))
+
+    async def fetch_job(self, job_id: str) -> Job | None:
+        """The stored job."""
+        check_id(job_id)
+        found = await self._fetch(jobs.c.id == job_id)
+        if found is not None and not found.revision:
+            await self.adopt()
+            found = await self._fetch(jobs.c.id == job_id)
+        return found
+
+    async def put_calendar(self, calendar: Calendar, expected_revision: int | None = None) -> int:
+        """Write a calendar; its revision. Raises WrongRevisionError. 0 expects that there is none."""
+        encode_calendar(calendar)  # raises here what is wrong with it
+        write = Write(Kind.CALENDAR, calendar.name, lambda now: calendar_values(calendar, now), expected_revision)
+        return await self._batches.do(write)
+
+    async def delete_calendar(self, name: str, expected_revision: int | None = None) -> None:
+        """Delete. Raises CalendarNotFoundError and WrongRevisionError."""
+        check_name(name)
+        await self._batches.do(Write(Kind.CALENDAR, name, None, expected_revision))
+
+    async def fetch_calendar(self, name: str) -> Calendar | None:
+        """The stored calendar."""
+        check_name(name)
+
+        async def work(connection: AsyncConnection) -> Any:  # noqa: ANN401 - a row
+            return (await connection.execute(select(*CALENDAR_COLUMNS).where(calendars.c.name == name))).one_or_none()
+
+        row = await self._database.read(work)
+        return None if row is None else calendar_of(row)
+
+    async def last_jobs_seq(self) -> int:
+        """The number of the last write; rows that have none yet get theirs first."""
+
+        async def work(connection: AsyncConnection) -> tuple[int, bool]:
+            return await numbers.read(connection, numbers.JOBS), await has_strangers(connection)
+
+        number, strangers = await self._database.read(work)
+        return await self.adopt() if strangers else number
+
+    async def adopt(self) -> int:
+        """Give the rows that have no number theirs; the number of the last write."""
+
+        async def work(connection: AsyncConnection) -> tuple[int, int]:
+            number = await numbers.hold(connection, numbers.JOBS)
+            found = await self._adopt(connection, number, jobs.c.revision == 0)
+            if found:
+                await self._signals.notify(connection, Topic.JOBS)
+            return number + found, found
+
+        total, found = 0, _ADOPT
+        while found == _ADOPT:
+            number, found = await self._database.run(work)
+            total += found
+        if total:
+            log.info("took in jobs that others wrote", extra={"jobs": total})
+            self._signals.ring(Topic.JOBS)
+        return number
+
+    async def insert_job(self, connection: AsyncConnection | Connection, job: Job) -> None:
+        """Insert a job in the caller's transaction. Raises JobAlreadyExistsError, which leaves the transaction usable.
+
+        With a synchronous connection it blocks as that does.
+        """
+        check_id(job.id, database=self._database.name)
+        if isinstance(connection, AsyncConnection):
+            await connection.run_sync(self._insert, job)
+        else:
+            self._insert(connection, job)
+
+    async def sweep(self, before_ms: Ms) -> None:
+        """Forget what was deleted before an instant; who has not followed until then is handed everything anew."""
+
+        async def work(connection: AsyncConnection) -> int:
+            await numbers.hold(connection, numbers.SWEPT)
+            old = select(removed.c.revision).where(removed.c.stored_ms < before_ms).order_by(removed.c.revision)
+            found = (await connection.execute(old.limit(_SWEEP))).scalars().all()
+            if found:
+                await numbers.set_number(connection, numbers.SWEPT, found[-1])
+                await connection.execute(delete(removed).where(removed.c.revision <= found[-1]))
+            return len(found)
+
+        for _ in range(_SWEEPS):
+            if await self._database.run(work) < _SWEEP:
+                break
+
+    def _insert(self, connection: Connection, job: Job) -> None:
+        now = self._database.now_ms_sync(connection)
+        values = {**job_values(job, now), "revision": 0}
+        refused = JobAlreadyExistsError(f"job with subject {job.id} already exists")
+        if self._database.name == "mysql":
+            # A refused insert costs the statement there, not the transaction.
+            try:
+                connection.execute(insert(jobs).values(values))
+            except IntegrityError:
+                raise refused from None
+            return
+        if not connection.execute(self._database.insert_ignore(jobs).values(values)).rowcount:
+            raise refused
+        if self._database.name == "postgresql":
+            connection.execute(_NOTIFY_JOBS)
+
+    def _job_write(self, job: Job, *, expected: int | None = None, create: bool = False) -> Write:
+        check_id(job.id, database=self._database.name)
+        row_data = encode_row(job)
+        return Write(Kind.JOB, job.id, lambda now: job_values(job, now, row_data), expected, create)
+
+    async def _fetch(self, condition: ColumnElement[bool]) -> Job | None:
+        async def work(connection: AsyncConnection) -> Job | None:
+            row = (await connection.execute(select(*JOB_COLUMNS).where(condition))).one_or_none()
+            if row is None:
+                return None
+            go = None if row.row_data is not None else (await connection.execute(GO_COLUMNS.where(condition))).one()
+            return job_of(row, go)
+
+        return await self._database.read(work)
+
+    # One batch.
+
+    async def _write(self, writes: Sequence[Write]) -> Sequence[int | Exception]:
+        try:
+            outcomes = await self._write_together(writes)
+        except _RowHeldError as error:
+            if len(writes) == 1:
+                raise
+            # One of them waits for somebody's open transaction: it alone shall fail.
+            log.debug("a batch of writes is done one by one", extra={"error": str(error)})
+            outcomes = []
+            for write in writes:
+                try:
+                    outcomes += await self._write_together([write])
+                except _RowHeldError as own:
+                    outcomes.append(own)
+        self._signals.ring(Topic.JOBS)
+        return outcomes
+
+    async def _write_together(self, writes: Sequence[Write]) -> list[int | Exception]:
+        async def work(connection: AsyncConnection) -> list[int | Exception]:
+            number = await numbers.hold(connection, numbers.JOBS)
+            if self._database.name == "postgresql":
+                await connection.execute(_ROW_WAIT)
+            try:
+                there = await self._there(connection, writes)
+                if 0 in there.values():
+                    number += await self._adopt(connection, number, _those(Kind.JOB, writes) & (jobs.c.revision == 0))
+                    there = await self._there(connection, writes)
+                planned = plan(writes, there, number, await self._database.now_ms(connection))
+                await self._carry_out(connection, planned)
+            except DBAPIError as error:
+                if is_lock_timeout(error):
+                    raise _RowHeldError(f"{self._database.where}: a transaction that is open holds the row") from error
+                raise
+            return planned.outcomes
+
+        for _ in range(_RACES):
+            try:
+                return await self._database.run(work)
+            except StorageUnavailableError as error:
+                # Somebody who takes no numbers was faster with a row that was not there.
+                if not isinstance(error.__cause__, IntegrityError):
+                    raise
+                failure = error
+        raise failure
+
+    async def _there(self, connection: AsyncConnection, writes: Sequence[Write]) -> Mapping[tuple[Kind, str], int]:
+        found: dict[tuple[Kind, str], int] = {}
+        for kind, (table, key) in _TABLES.items():
+            if any(write.kind is kind for write in writes):
+                query = select(key, table.c.revision).where(_those(kind, writes))
+                if self._database.name == "mysql":
+                    # Also of rows that cannot be seen yet, which an insert would wait for.
+                    query = query.with_for_update(nowait=True)
+                found |= {(kind, row[0]): row[1] for row in await connection.execute(query)}
+        return found
+
+    async def _carry_out(self, connection: AsyncConnection, planned: Plan) -> None:
+        for kind, (table, key) in _TABLES.items():
+            gone = [name for one, name in planned.deletes if one is kind]
+            if gone:
+                await connection.execute(delete(table).where(key.in_(gone)))
+            new = [values for (one, _), values in planned.inserts.items() if one is kind]
+            if new:
+                await connection.execute(insert(table), new)
+            changed = [values for (one, _), values in planned.updates.items() if one is kind]
+            if changed:
+                await _update(connection, table, key, changed)
+        if planned.removed:
+            await connection.execute(insert(removed), planned.removed)
+        if any(isinstance(outcome, int) for outcome in planned.outcomes):
+            await numbers.set_number(connection, numbers.JOBS, planned.number)
+            await self._signals.notify(connection, Topic.JOBS)
+
+    async def _adopt(self, connection: AsyncConnection, number: int, which: ColumnElement[bool]) -> int:
+        """How many of these rows were given a number; the caller holds the counter."""
+        query = select(jobs.c.id, jobs.c.stored_ms).where(which).order_by(jobs.c.stored_ms, jobs.c.id).limit(_ADOPT)
+        strangers = (await connection.execute(query)).all()
+        if not strangers:
+            return 0
+        now = await self._database.now_ms(connection)
+        adopted = [
+            {"id": row.id, "revision": number + i, "stored_ms": row.stored_ms or now}
+            for i, row in enumerate(strangers, 1)
+        ]
+        await _update(connection, jobs, jobs.c.id, adopted)
+        await numbers.set_number(connection, numbers.JOBS, number + len(adopted))
+        return len(adopted)
+
+
+class _RowHeldError(StorageUnavailableError):
+    """A row is held by somebody's open transaction."""
+
+
+async def has_strangers(connection: AsyncConnection) -> bool:
+    """Whether there are rows without a number."""
+    return bool((await connection.execute(_STRANGERS)).scalar_one())
+
+
+_STRANGERS: Final = select(exists().where(jobs.c.revision == 0))
+_NOTIFY_JOBS: Final = text(f"SELECT pg_notify('{CHANNEL}', '{Topic.JOBS.value}')")
+
+
+def _those(kind: Kind, writes: Sequence[Write]) -> ColumnElement[bool]:
+    return _TABLES[kind][1].in_([write.id for write in writes if write.kind is kind])
+
+
+async def _update(
+    connection: AsyncConnection, table: Table, key: ColumnElement[str], values: Sequence[dict[str, Any]]
+) -> None:
+    """Update rows by their primary key."""
+    name = key.key or ""
+    columns = [column for column in values[0] if column != name]
+    statement = (
+        update(table).where(key == bindparam("the_key")).values({column: bindparam(column) for column in columns})
+    )
+    await connection.execute(
+        statement, [{"the_key": one[name], **{column: one[column] for column in columns}} for one in values]
+    )
