@@ -26,8 +26,8 @@ def open_storage(url: str, clock: Clock) -> QueueStorage:
         from natscron.storage.sql import SQLStorage  # noqa: PLC0415 - see above
 
         return SQLStorage(url, clock=clock)
-    shown = scheme or url.partition(":")[0]
+    # Without a scheme it may be anything, with a password in it.
+    shown = f"with scheme {scheme!r:.40}" if scheme else "without a scheme"
     raise ConfigError(
-        f"a storage URL with scheme {shown!r:.40} is not supported: use memory://, sqlite:///FILE, postgresql://, "
-        "mysql:// or mariadb://"
+        f"a storage URL {shown} is not supported: use memory://, sqlite:///FILE, postgresql://, mysql:// or mariadb://"
     )
