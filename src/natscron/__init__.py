@@ -70,6 +70,10 @@ if TYPE_CHECKING:
         Problem,
         Scheduler,
     )
+    from natscron.scheduler.lifespan import (
+        lifespan,
+        with_lifespan,
+    )
     from natscron.storage.memory import (
         MemoryStorage,
     )
@@ -134,10 +138,12 @@ __all__ = [
     "cron",
     "daily_at",
     "every",
+    "lifespan",
     "next_slots",
     "once",
     "register_schedule",
     "union",
+    "with_lifespan",
 ]
 
 __version__ = "0.1.0"
@@ -197,6 +203,8 @@ _HOMES: Final = {
     "JobStatus": "natscron.scheduler",
     "Problem": "natscron.scheduler",
     "Scheduler": "natscron.scheduler",
+    "lifespan": "natscron.scheduler.lifespan",
+    "with_lifespan": "natscron.scheduler.lifespan",
     "MemoryStorage": "natscron.storage.memory",
     "SQLStorage": "natscron.storage.sql",
     "JobEvent": "natscron.worker.event",
