@@ -110,6 +110,10 @@ class Jobs:
 
         await self._edit(identity, change)
 
+    async def reschedule(self, identity: str, schedule: object) -> None:
+        """Change the schedule alone. Raises EmptyJobIDError first, then InvalidScheduleError, JobNotFoundError."""
+        await self.update(job_id(identity), {}, spec_of(schedule))
+
     async def rest(self, identity: str, *, paused: bool, until_ms: Ms | None) -> None:
         """Pause or resume. Raises JobNotFoundError, and ValidationError for an end that is not in the future."""
         if until_ms is not None and until_ms <= self._clock.now_ms():

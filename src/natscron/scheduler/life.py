@@ -229,12 +229,14 @@ class Life:
             parts = Parts(self._storage, self._clock, options, self._registry, self._events)
             try:
                 await parts.start()
+                # Handlers may begin at once, and call the scheduler.
+                self._parts = parts
                 await self._pending.apply(parts.jobs, strict=options.strict)
             except BaseException:
+                self._parts = None
                 # Shielded: a cancelled start still takes everything back.
                 await asyncio.shield(parts.stop(1.0, close=self._owned))
                 raise
-            self._parts = parts
             self._ended.clear()
             self._running.set()
             self._supervisor = asyncio.create_task(self._supervise(parts), name="natscron supervisor")

@@ -79,7 +79,7 @@ class Scheduler(Life):
 
     async def update_job_schedule(self, id: str, schedule: ScheduleSpec) -> None:  # noqa: A002 - the field's name
         """Change a job's schedule and nothing else. Raises JobNotFoundError and InvalidScheduleError."""
-        await self._running_parts().jobs.update(id, {}, schedule)
+        await self._running_parts().jobs.reschedule(id, schedule)
 
     async def update_job(self, id: str, schedule: ScheduleSpec | None = None, **policies: Unpack[Policies]) -> None:  # noqa: A002 - the field's name
         """Change what is given; None resets a policy. Raises JobNotFoundError and ValidationError."""

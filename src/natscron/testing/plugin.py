@@ -63,5 +63,5 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
         return (yield)
 
 
-def _run(scheduler: "VirtualScheduler", test: Callable[..., Any], **arguments: object) -> None:
+def _run(scheduler: "VirtualScheduler", test: Callable[..., Any], /, **arguments: object) -> None:
     scheduler.run(test(**arguments))

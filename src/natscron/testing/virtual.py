@@ -142,6 +142,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         del future
         self.threads -= 1
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as the base class
+        """As the base class; a thread of its own waits for the others, without a bound."""
+        del timeout
+        self.threads += 1
+        try:
+            await super().shutdown_default_executor()
+        finally:
+            self.threads -= 1
+
     def block(self, seconds: float) -> None:
         """In a thread of :meth:`run_in_executor`: sleep in virtual time."""
         over = threading.Event()
