@@ -5,6 +5,8 @@ from hypothesis import HealthCheck, settings
 
 from natscron.testing import plugin
 
+pytest_plugins = ["tests.support.sql_fixtures"]
+
 # How long an example takes says something about the machine and its other tenants, not about the code; the timeout of
 # pytest bounds the whole. Without a database a run depends on nothing that an earlier one left behind.
 settings.register_profile("shared", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from alembic import op
 from sqlalchemy import Inspector, String, Table, Text, inspect
-from sqlalchemy.dialects import mysql
 
 from natscron.storage.sql.schema import metadata
 
@@ -18,7 +17,7 @@ down_revision: Final = None
 
 READER: Final = 1
 _GO_TABLES: Final = ("scheduler_jobs", "scheduler_executions")
-_GO_IDS: Final = {"id", "execution_id", "job_id"}
+_GO_KEYS: Final = {"id", "execution_id"}
 
 
 def upgrade() -> None:
@@ -50,14 +49,14 @@ def upgrade() -> None:
 
 def _complete(table: Table, inspector: Inspector) -> None:
     """Add the columns and indexes that a table of the Go library lacks."""
-    found = {column["name"]: column for column in inspector.get_columns(table.name)}
     dialect = inspector.bind.dialect.name
+    if dialect in {"mysql", "mariadb"} and _folds_case(table, inspector):
+        # Else the database would take two ids for one that differ in case only.
+        op.execute(f"ALTER TABLE {table.name} CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+    found = {column["name"]: column for column in inspector.get_columns(table.name)}
     for column in table.columns:
         if column.name not in found:
             op.add_column(table.name, column.copy())
-        elif dialect in {"mysql", "mariadb"} and column.name in _GO_IDS and _folds_case(found[column.name]["type"]):
-            # Else the database would take two ids for one that differ in case only.
-            op.alter_column(table.name, column.name, type_=column.type, existing_nullable=not column.primary_key)
         elif (
             dialect == "postgresql"
             and column.name == "metadata"
@@ -70,5 +69,6 @@ def _complete(table: Table, inspector: Inspector) -> None:
             index.create(op.get_bind())
 
 
-def _folds_case(kind: Any) -> bool:  # noqa: ANN401 - a type of any dialect
-    return isinstance(kind, mysql.VARCHAR) and kind.collation != "utf8mb4_bin"
+def _folds_case(table: Table, inspector: Inspector) -> bool:
+    kind: Any = next(c["type"] for c in inspector.get_columns(table.name) if c["name"] in _GO_KEYS)
+    return bool(getattr(kind, "collation", None) != "utf8mb4_bin")
