@@ -1,0 +1,138 @@
+"""Claims: which runs a worker gets, and what becomes of a claim whose outcome was never known.
+
+A run that is pending may be claimed; one that is *later* becomes pending at its instant, in the transaction of whoever
+claims first after that. Rows that another claim has are passed over, so workers never wait for each other; whoever
+found that there is something due which it could not get is told to come again shortly.
+
+A claim that broke off while it was committed may have happened, and its worker does not know of the runs that it then
+has: the next claim of that worker brings them along, and its retirement gives them back.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, bindparam, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from natscron.model import Claim, Claimed, Ms, RunStatus
+from natscron.storage.sql.database import Database
+from natscron.storage.sql.lines import word
+from natscron.storage.sql.lists import Lists
+from natscron.storage.sql.runrows import CLAIM_COLUMNS, LATER, PENDING, RUNNING, claim_of, moment
+from natscron.storage.sql.schema import executions as e
+
+__all__ = ["Claiming"]
+
+_PROMOTED_MAX: Final = 1_000
+_AGAIN_MS: Final[Ms] = 10
+"""After how long a claim is worth while that found all that is due in others' hands."""
+_QUEUE_INDEX: Final = "FORCE INDEX (ix_scheduler_executions_queue)"
+"""For MySQL: had it to sort, it would lock all that is pending, and others would pass over it."""
+
+
+class Claiming:
+    """The statements."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        lists = Lists(database)
+        done = e.alias("done")
+        last_completed = (
+            select(done.c.finished_ms)
+            .where(done.c.job_id == e.c.job_id, done.c.status == word(RunStatus.COMPLETED.value))
+            # By its start, for the sake of the index: of runs that overlapped another one may have ended last.
+            .order_by(done.c.recorded_ms.desc())
+            .limit(1)
+            .correlate(e)
+            .scalar_subquery()
+            .label("last_completed_ms")
+        )
+        forced = (_QUEUE_INDEX, "mysql"), (_QUEUE_INDEX, "mariadb")
+        pending = select(*CLAIM_COLUMNS, last_completed).where(
+            e.c.status == word(PENDING), lists.among(e.c.handler, "handlers")
+        )
+        for hint, dialect in forced:
+            pending = pending.with_hint(e, hint, dialect)
+        self._pending = (
+            pending.order_by(e.c.rank_order, e.c.queue_ms)
+            .limit(bindparam("most"))
+            .with_for_update(skip_locked=True, of=e if database.name == "postgresql" else None)
+        )
+        later = (e.c.status == word(LATER), e.c.rank_order == 0)
+        self._next = select(func.min(e.c.queue_ms)).where(*later)
+        self._next_of = self._next.where(lists.among(e.c.handler, "handlers"))
+        self._ripe = (
+            select(e.c.execution_id)
+            .where(*later, e.c.queue_ms <= bindparam("now"))
+            .order_by(e.c.queue_ms)
+            .limit(_PROMOTED_MAX)
+            .with_for_update(skip_locked=True)
+        )
+        self._promote = (
+            update(e).where(lists.among(e.c.execution_id, "ids")).values(status=word(PENDING), rank_order=-e.c.priority)
+        )
+        at = bindparam("now", type_=BigInteger)
+        self._begin = (
+            update(e)
+            .where(lists.among(e.c.execution_id, "ids"))
+            .values(
+                status=word(RUNNING),
+                rank_order=0,
+                queue_ms=at,
+                worker=bindparam("worker"),
+                instance=bindparam("instance"),
+                started_ms=at,
+                recorded_ms=at,
+                start_time=bindparam("moment"),
+                lateness_ms=at - e.c.due_ms,
+                reason=None,
+            )
+        )
+        self._owned = select(*CLAIM_COLUMNS, e.c.started_ms, last_completed).where(
+            lists.among(e.c.execution_id, "ids"), e.c.status == word(RUNNING), e.c.worker == bindparam("worker")
+        )
+
+    async def promote(self, connection: AsyncConnection, now_ms: Ms) -> int:
+        """What is later and due becomes pending; how many, at most a thousand."""
+        ids = list((await connection.execute(self._ripe, {"now": now_ms})).scalars())
+        if ids:
+            await connection.execute(self._promote, {"ids": ids})
+        return len(ids)
+
+    async def claim(  # noqa: PLR0913 - what a claim is
+        self,
+        connection: AsyncConnection,
+        worker: str,
+        instance: str,
+        *,
+        handlers: Sequence[str],
+        limit: int,
+        attempted: list[str],
+    ) -> Claimed:
+        """Claim; part of a transaction. ``attempted``: keys that an earlier claim may have taken; those of this one."""
+        database = self._database
+        now = await database.now_ms(connection)
+        names = sorted(set(handlers))
+        claims: list[Claim] = []
+        if attempted:
+            owned = (await connection.execute(self._owned, {"ids": attempted, "worker": worker})).all()
+            claims += [claim_of(row, worker, row.started_ms, row.last_completed_ms) for row in owned]
+        following = (await connection.execute(self._next)).scalar_one()
+        if following is not None and following <= now:
+            await self.promote(connection, now)
+        most = limit - len(claims)
+        rows: Sequence[Any] = ()
+        if names and most > 0:
+            rows = (await connection.execute(self._pending, {"handlers": names, "most": most})).all()
+        if rows:
+            ids = [row.execution_id for row in rows]
+            attempted += ids
+            values = {"ids": ids, "now": now, "moment": moment(now), "worker": worker, "instance": instance}
+            await connection.execute(self._begin, values)
+            claims += [claim_of(row, worker, now, row.last_completed_ms) for row in rows]
+        next_ms = None
+        if len(claims) < limit and following is not None and names:
+            next_ms = (await connection.execute(self._next_of, {"handlers": names})).scalar_one()
+            if next_ms is not None and next_ms <= now:
+                next_ms = now + _AGAIN_MS
+        return Claimed(tuple(claims), next_ms, now)

@@ -1,0 +1,196 @@
+"""The history in a SQL database: reads of ``scheduler_executions``, and what of it is kept.
+
+Who is authoritative: the rows. A read sees one state of the database. Records of the Go library are taken up
+(:meth:`History.adopt`) before they are shown: their columns of instants are told in ours, by which the history is
+sorted; what the Go library wrote stays as it is.
+
+What is kept: the newest records of each job, and none over an age. :meth:`History.retain` deletes the others, in
+transactions of at most a thousand records. It follows the records by their time, so that a job comes up once for
+records that came since it last did, and a million records that may stay cost nothing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Row, Select, bindparam, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from natscron.errors import ValidationError
+from natscron.model import Delivery, Ms, Run, RunStatus
+from natscron.storage.protocol import RunOrder, RunQuery
+from natscron.storage.sql.database import Database
+from natscron.storage.sql.following import RunFollower
+from natscron.storage.sql.gorows import instant_ms
+from natscron.storage.sql.lines import words
+from natscron.storage.sql.newest import Newest
+from natscron.storage.sql.records import Records
+from natscron.storage.sql.retention import Retention
+from natscron.storage.sql.runrows import OVER, RECORD_COLUMNS, run_of, storable, words_of
+from natscron.storage.sql.schema import executions as e
+from natscron.storage.sql.signals import Signals, Topic
+from natscron.storage.sql.watch import SqlWatch  # noqa: TC001 - one import block reads better than two
+
+__all__ = ["History"]
+
+_LIMIT_MAX: Final = 10_000
+_CHUNK: Final = 500
+_ADOPTED_MAX: Final = 1_000
+_NS: Final = 1_000_000
+_OPEN: Final = frozenset({RunStatus.PENDING, RunStatus.RUNNING})
+_RUN_WORDS: Final = tuple(word for word in OVER if word != RunStatus.SKIPPED.value)
+
+_ORDERS: Final[Mapping[RunOrder, ColumnElement[Any]]] = {
+    RunOrder.RECORDED: e.c.recorded_ms,
+    RunOrder.START_TIME: e.c.started_ms,
+    RunOrder.END_TIME: e.c.finished_ms,
+    RunOrder.DURATION: e.c.duration,
+}
+_BY_TIME: Final = "ix_scheduler_executions_recorded"
+
+
+class History:
+    """The ExecutionStore role. ``runs_per_job`` and ``runs_max_age_ms``: what is kept."""
+
+    def __init__(self, database: Database, signals: Signals, *, runs_per_job: int, runs_max_age_ms: Ms) -> None:
+        self._database = database
+        self._signals = signals
+        self._records = Records(database)
+        self._newest = Newest(database, _RUN_WORDS)
+        self._retention = Retention(database, self._records, runs_per_job=runs_per_job, max_age_ms=runs_max_age_ms)
+        self._follower = RunFollower(database, signals)
+        self._foreign = (
+            select(e.c.execution_id, e.c.start_time, e.c.end_time, e.c.duration)
+            .where(e.c.recorded_ms.is_(None))
+            .limit(bindparam("most"))
+        )
+        self._adopt = (
+            update(e)
+            .where(e.c.execution_id == bindparam("the_id"), e.c.recorded_ms.is_(None))
+            .values(
+                run_id=e.c.execution_id,
+                delivery=Delivery.HANDLER.value,
+                started_ms=bindparam("started"),
+                finished_ms=bindparam("finished"),
+                recorded_ms=bindparam("recorded"),
+            )
+        )
+
+    async def close(self) -> None:
+        """Follow no more. Idempotent."""
+        await self._follower.close()
+
+    async def save_runs(self, runs: Sequence[Run]) -> None:
+        """Append records; returns when they are stored. May be repeated: a record takes the place of itself."""
+        for begin in range(0, len(runs), _CHUNK):
+            chunk = runs[begin : begin + _CHUNK]
+            await self._database.run(lambda connection, chunk=chunk: self._records.save(connection, chunk))  # type: ignore[misc]
+        if runs:
+            self._signals.ring(Topic.RUNS)
+
+    async def import_runs(self, runs: Sequence[Run], *, dry_run: bool = False) -> Sequence[bool]:
+        """See :meth:`RunQueue.import_runs <natscron.storage.queue.RunQueue.import_runs>`."""
+
+        async def work(connection: AsyncConnection) -> list[bool]:
+            since = await self._retention.kept_since(connection)
+            return await self._records.take(connection, runs, since_ms=since, dry_run=dry_run)
+
+        return await (self._database.read(work) if dry_run else self._database.run(work))
+
+    async def list_runs(self, query: RunQuery) -> Sequence[Run]:
+        """Matching records. Raises ValidationError for a limit that is not 1 to 10,000, or a negative offset."""
+        if not 1 <= query.limit <= _LIMIT_MAX or query.offset < 0:
+            raise ValidationError(f"limit must be 1 to {_LIMIT_MAX} and offset not negative; got {query.limit}")
+        if not all(storable(text) for text in (query.job, query.run_id) if text is not None):
+            return []
+        statement = self._select(query)
+        rows = await self._database.read(lambda connection: _all(connection, statement))
+        return [run for row in rows if (run := run_of(row)) is not None]
+
+    async def last_runs(self, job_ids: Sequence[str]) -> Mapping[str, Ms]:
+        """The slot of each job's newest run; jobs without one are left out."""
+        ids = [job_id for job_id in dict.fromkeys(job_ids) if storable(job_id)]
+
+        async def work(connection: AsyncConnection) -> dict[str, Ms]:
+            found: dict[str, Ms] = {}
+            for begin in range(0, len(ids), _CHUNK):
+                newest = await self._newest.of(connection, ids[begin : begin + _CHUNK])
+                found |= {job: row.scheduled_ms for job, row in newest.items() if row.scheduled_ms is not None}
+            return found
+
+        return await self._database.read(work) if ids else {}
+
+    def follow_runs(self, job: str | None, fn: Callable[[Run], None]) -> "SqlWatch[Any]":
+        """Call ``fn`` with each new record, live, within a second of what other processes store."""
+        return self._follower.follow(job, fn)
+
+    async def retain(self) -> None:
+        """Housekeeping: take up what the Go library wrote, and delete what need not be kept; a part of it, if much."""
+        await self.adopt(_ADOPTED_MAX * 10)
+        await self._retention.sweep()
+
+    async def adopt(self, limit: int) -> int:
+        """Take up records of the Go library; how many, at most ``limit``, a thousand in one transaction."""
+        adopted = 0
+        while adopted < limit:
+            most = min(limit - adopted, _ADOPTED_MAX)
+            found = await self._database.run(lambda connection, most=most: self._take_up(connection, most))  # type: ignore[misc]
+            adopted += found
+            if found < most:
+                break
+        return adopted
+
+    async def _take_up(self, connection: AsyncConnection, most: int) -> int:
+        rows = (await connection.execute(self._foreign, {"most": most})).all()
+        values = []
+        for row in rows:
+            started, finished = instant_ms(row.start_time), instant_ms(row.end_time)
+            if finished is None and started is not None and row.duration:
+                finished = started + row.duration // _NS
+            recorded = started or finished or 0
+            values.append({"the_id": row.execution_id, "started": started, "finished": finished, "recorded": recorded})
+        if values:
+            await connection.execute(self._adopt, values)
+        return len(rows)
+
+    def _select(self, query: RunQuery) -> Select[Any]:
+        """The statement. What the caller gave is in its parameters only; the columns are ours."""
+        statement = select(*RECORD_COLUMNS).where(e.c.recorded_ms.is_not(None))
+        if query.job is not None:
+            statement = statement.where(e.c.job_id == query.job)
+        if query.run_id is not None:
+            statement = statement.where(e.c.run_id == query.run_id)
+        if query.status is not None:
+            statement = statement.where(e.c.status.in_(words(words_of(query.status))))
+        if query.since_ms is not None:
+            statement = statement.where(e.c.recorded_ms >= query.since_ms)
+        if query.until_ms is not None:
+            statement = statement.where(e.c.recorded_ms < query.until_ms)
+        if (
+            query.job is None
+            and query.run_id is None
+            and query.order is RunOrder.RECORDED
+            and query.status not in _OPEN
+        ):
+            # These two would rather read and sort all that has the status.
+            statement = statement.with_hint(e, f"INDEXED BY {_BY_TIME}", "sqlite")
+            for dialect in ("mysql", "mariadb"):
+                statement = statement.with_hint(e, f"FORCE INDEX ({_BY_TIME})", dialect)
+        return statement.order_by(*self._order(query)).limit(query.limit).offset(query.offset)
+
+    def _order(self, query: RunQuery) -> list[Any]:
+        """What has no value comes first when ascending."""
+        value = _ORDERS[query.order]
+        if query.descending:
+            first, ties = value.desc(), [e.c.recorded_ms.desc(), e.c.execution_id.desc()]
+        else:
+            first, ties = value.asc(), [e.c.recorded_ms.asc(), e.c.execution_id.asc()]
+        if query.order is RunOrder.RECORDED:
+            return [first, ties[1]]
+        if self._database.name == "postgresql":
+            first = first.nulls_last() if query.descending else first.nulls_first()
+        return [first, *ties]
+
+
+async def _all(connection: AsyncConnection, statement: Select[Any]) -> Sequence[Row[Any]]:
+    rows: Sequence[Row[Any]] = (await connection.execute(statement)).all()
+    return rows

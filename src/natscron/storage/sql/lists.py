@@ -1,0 +1,55 @@
+"""Lists of ids in statements, so that a statement's text is the same for any number of them.
+
+That text is what SQLAlchemy, asyncpg and the database keep a compiled form of.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import ARRAY, ColumnElement, Subquery, Text, bindparam, column, func, text
+
+from natscron.storage.sql.database import Database
+
+__all__ = ["SLICE", "Lists"]
+
+SLICE: Final = 500
+"""Ids in one statement, where there may be more."""
+
+_FROM: Final = {
+    "sqlite": "SELECT value AS id FROM json_each(:listed)",
+    "postgresql": "SELECT value AS id FROM json_array_elements_text(CAST(:listed AS json))",
+    # The collation is that of the columns that it is compared with.
+    "mysql": (
+        "SELECT listed.id AS id FROM JSON_TABLE(:listed, '$[*]' COLUMNS "
+        "(id VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PATH '$')) AS listed"
+    ),
+}
+
+
+class Lists:
+    """How this database takes lists."""
+
+    def __init__(self, database: Database) -> None:
+        self._name = database.name
+
+    def among(self, value: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+        """``value`` is in the list that is given as the parameter ``name``, a list of texts."""
+        if self._name == "postgresql":
+            return value == func.any(bindparam(name, type_=ARRAY(Text)))
+        return value.in_(bindparam(name, expanding=True))
+
+    def not_among(self, value: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+        """``value`` is in no such list."""
+        if self._name == "postgresql":
+            return value != func.all(bindparam(name, type_=ARRAY(Text)))
+        return value.not_in(bindparam(name, expanding=True))
+
+    def listed(self) -> Subquery:
+        """A table with a column ``id``: those that are given as :meth:`given`."""
+        return text(_FROM[self._name]).columns(column("id", Text)).subquery("listed_ids")
+
+    @staticmethod
+    def given(ids: Sequence[str]) -> dict[str, Any]:
+        """The parameter of :meth:`listed`."""
+        return {"listed": msgspec.json.encode(list(ids)).decode()}
