@@ -1,11 +1,8 @@
-"""Claims: which runs a worker gets, and what becomes of a claim whose outcome was never known.
+"""Claims: which runs a worker gets.
 
 A run that is pending may be claimed; one that is *later* becomes pending at its instant, in the transaction of whoever
 claims first after that. Rows that another claim has are passed over, so workers never wait for each other; whoever
 found that there is something due which it could not get is told to come again shortly.
-
-A claim that broke off while it was committed may have happened, and its worker does not know of the runs that it then
-has: the next claim of that worker brings them along, and its retirement gives them back.
 """
 
 from collections.abc import Sequence
@@ -14,7 +11,7 @@ from typing import Any, Final
 from sqlalchemy import BigInteger, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from natscron.model import Claim, Claimed, Ms, RunStatus
+from natscron.model import Claimed, Ms, RunStatus
 from natscron.storage.sql.database import Database
 from natscron.storage.sql.lines import word
 from natscron.storage.sql.lists import Lists
@@ -88,9 +85,6 @@ class Claiming:
                 reason=None,
             )
         )
-        self._owned = select(*CLAIM_COLUMNS, e.c.started_ms, last_completed).where(
-            lists.among(e.c.execution_id, "ids"), e.c.status == word(RUNNING), e.c.worker == bindparam("worker")
-        )
 
     async def promote(self, connection: AsyncConnection, now_ms: Ms) -> int:
         """What is later and due becomes pending; how many, at most a thousand."""
@@ -99,37 +93,24 @@ class Claiming:
             await connection.execute(self._promote, {"ids": ids})
         return len(ids)
 
-    async def claim(  # noqa: PLR0913 - what a claim is
-        self,
-        connection: AsyncConnection,
-        worker: str,
-        instance: str,
-        *,
-        handlers: Sequence[str],
-        limit: int,
-        attempted: list[str],
+    async def claim(
+        self, connection: AsyncConnection, worker: str, instance: str, *, handlers: Sequence[str], limit: int
     ) -> Claimed:
-        """Claim; part of a transaction. ``attempted``: keys that an earlier claim may have taken; those of this one."""
+        """See :meth:`RunQueue.claim <natscron.storage.queue.RunQueue.claim>`."""
         database = self._database
         now = await database.now_ms(connection)
         names = sorted(set(handlers))
-        claims: list[Claim] = []
-        if attempted:
-            owned = (await connection.execute(self._owned, {"ids": attempted, "worker": worker})).all()
-            claims += [claim_of(row, worker, row.started_ms, row.last_completed_ms) for row in owned]
         following = (await connection.execute(self._next)).scalar_one()
         if following is not None and following <= now:
             await self.promote(connection, now)
-        most = limit - len(claims)
         rows: Sequence[Any] = ()
-        if names and most > 0:
-            rows = (await connection.execute(self._pending, {"handlers": names, "most": most})).all()
+        if names and limit > 0:
+            rows = (await connection.execute(self._pending, {"handlers": names, "most": limit})).all()
         if rows:
             ids = [row.execution_id for row in rows]
-            attempted += ids
             values = {"ids": ids, "now": now, "moment": moment(now), "worker": worker, "instance": instance}
             await connection.execute(self._begin, values)
-            claims += [claim_of(row, worker, now, row.last_completed_ms) for row in rows]
+        claims = [claim_of(row, worker, now, row.last_completed_ms) for row in rows]
         next_ms = None
         if len(claims) < limit and following is not None and names:
             next_ms = (await connection.execute(self._next_of, {"handlers": names})).scalar_one()

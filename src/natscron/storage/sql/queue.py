@@ -11,15 +11,15 @@ stalls and nothing overlaps is said in :mod:`~natscron.storage.sql.lines`, what 
 
 Failures. A process that dies leaves transactions that never were, and running tries, which are lost once its lease is
 over. An answer that is missing (StorageUncertainError, or a caller cancelled while it waited): ending and giving back
-may be repeated, and change nothing the second time; a claim brings what it took along at the next. The database away:
-every call fails, and whoever calls tries again.
+may be repeated, and change nothing the second time; what a claim took is named by the next announcement. The database
+away: every call fails, and whoever calls tries again.
 
 A leader's link queues runs within its own fenced transaction (:meth:`Queue.enter`), and tells once it is committed
 (:meth:`Queue.entered`).
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -38,8 +38,6 @@ from natscron.storage.sql.upkeep import Upkeep
 
 __all__ = ["Queue"]
 
-_ATTEMPTED_MAX: Final = 10_000
-
 
 class Queue:
     """The RunQueue role. Its calls raise StorageUnavailableError and StorageUncertainError."""
@@ -56,8 +54,6 @@ class Queue:
         self._sinks = Sinks(signals, self._look)
         self._workers: dict[str, WorkerInfo] = {}
         """This process's own."""
-        self._attempted: dict[str, list[str]] = {}
-        """By worker: the keys of tries that it may have without knowing."""
         self._doomed = False
 
     async def close(self) -> None:
@@ -91,20 +87,13 @@ class Queue:
 
     async def claim(self, worker: str, handlers: Sequence[str], limit: int) -> Claimed:
         """Take runs that are due. See :meth:`RunQueue.claim <natscron.storage.queue.RunQueue.claim>`."""
-        attempted = self._attempted.setdefault(worker, [])
-        del attempted[:-_ATTEMPTED_MAX]
         info = self._workers.get(worker)
         instance = worker if info is None else info.instance
 
         async def work(connection: AsyncConnection) -> Claimed:
-            return await self._claiming.claim(
-                connection, worker, instance, handlers=handlers, limit=limit, attempted=attempted
-            )
+            return await self._claiming.claim(connection, worker, instance, handlers=handlers, limit=limit)
 
-        claimed = await self._database.run(work)
-        # After an error, or cancelled here, it stays: the claim may have been committed.
-        self._attempted.pop(worker, None)
-        return claimed
+        return await self._database.run(work)
 
     async def finish(self, worker: str, endings: Sequence[Ending]) -> Sequence[bool]:
         """End tries. See :meth:`RunQueue.finish <natscron.storage.queue.RunQueue.finish>`."""
@@ -129,9 +118,6 @@ class Queue:
     async def retire(self, worker: str) -> None:
         """Take a worker's announcement back. Idempotent."""
         self._workers.pop(worker, None)
-        attempted = self._attempted.pop(worker, None)
-        if attempted:
-            await self._change(lambda connection: self._endings.give_back(connection, worker, attempted))
         await self._database.run(lambda connection: self._upkeep.retire(connection, worker))
 
     async def workers(self) -> Sequence[WorkerInfo]:
