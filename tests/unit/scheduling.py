@@ -9,6 +9,7 @@ from natscron import JobEvent, MemoryStorage, Run, Scheduler, once
 from natscron.model import ScheduleSpec
 from natscron.storage.memory import MemoryCluster
 from natscron.testing import virtual
+from natscron.testing.scheduler import VirtualScheduler
 from natscron.testing.virtual import VirtualClock
 
 BEGIN = dt.datetime(2027, 1, 15, 8, tzinfo=dt.UTC)
@@ -84,6 +85,15 @@ def member(shared: MemoryCluster, handler: Any = None, **options: Any) -> Schedu
 def play(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a story on virtual time."""
     virtual.run(story())
+
+
+async def outcome(scheduler: VirtualScheduler, handler: Any, **policies: Any) -> Run:  # noqa: ANN401 - as the Scheduler's
+    """How one run of a handler ended."""
+    scheduler.set_handler(handler)
+    await scheduler.add_job("a", NEVER, **policies)
+    run_id = await scheduler.trigger("a")
+    await scheduler.finish()
+    return await scheduler.get_run(run_id)
 
 
 def brief(runs: Iterable[Run]) -> list[tuple[int, str, str | None]]:

@@ -84,6 +84,7 @@ class Runs:
                 descending=descending,
                 limit=_number(limit, "limit", 1, _MOST),
                 offset=_number(offset, "offset", 0, 2**53),
+                service=False,
             )
         )
 

@@ -328,7 +328,8 @@ def recorded_ms(run: Run) -> Ms:
 class RunQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which runs. ``job`` None: of all jobs. ``since_ms`` inclusive, ``until_ms`` exclusive, by the record's time.
 
-    Newest first unless ``descending`` is False. ``limit`` 1 to 10,000.
+    Newest first unless ``descending`` is False. ``limit`` 1 to 10,000. ``service`` False: where ``job`` is None,
+    without the records about the service itself.
     """
 
     order: RunOrder = RunOrder.RECORDED
@@ -341,6 +342,7 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True):
     descending: bool = True
     limit: int = 100
     offset: int = 0
+    service: bool = True
 
 
 def slot_of(run: Run) -> Ms | None:

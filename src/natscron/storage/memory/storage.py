@@ -15,6 +15,7 @@ from natscron.errors import (
     WrongRevisionError,
 )
 from natscron.model import (
+    SERVICE_JOB,
     Activity,
     Calendar,
     Claim,
@@ -321,6 +322,7 @@ def _matches(run: Run, query: RunQuery) -> bool:
     at = recorded_ms(run)
     return (
         query.run_id in (None, run.run_id)
+        and (query.service or query.job is not None or run.job != SERVICE_JOB)
         and query.status in (None, run.status)
         and (query.since_ms is None or at >= query.since_ms)
         and (query.until_ms is None or at < query.until_ms)

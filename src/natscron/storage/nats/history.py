@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import msgspec
 
@@ -77,6 +77,9 @@ def instant_of(run: Run) -> Ms:
 class NatsHistory:
     """The ExecutionStore role."""
 
+    max_record: ClassVar[int] = MAX_RECORD
+    """Bytes of a record; beyond it, its result and its error are cut."""
+
     def __init__(self, connection: Connection, options: NatsStorageOptions, window: PublishWindow) -> None:
         self._connection = connection
         self._options = options
@@ -104,8 +107,8 @@ class NatsHistory:
             for begin in range(0, len(runs), CHUNK):
                 chunk = runs[begin : begin + CHUNK]
                 for run in chunk[:-1]:
-                    await self._publish(self._subject(run.job), _bounded(run))
-                waiting.append(await self._window.publish(self._subject(chunk[-1].job), _bounded(chunk[-1])))
+                    await self._publish(self._subject(run.job), _bounded(run, self.max_record))
+                waiting.append(await self._window.publish(self._subject(chunk[-1].job), _bounded(chunk[-1], self.max_record)))
                 await asyncio.sleep(0)
             for future in waiting:
                 await asyncio.shield(future)
@@ -227,10 +230,10 @@ class NatsHistory:
         return f"{self._options.log_prefix}.{job if job == SERVICE_JOB else key_of(job)}"
 
 
-def _bounded(run: Run) -> bytes:
+def _bounded(run: Run, most: int) -> bytes:
     """The record's bytes; a result or error that is far too long is cut, so that it cannot hold up all the others."""
     raw = encode_run(run)
-    if len(raw) <= MAX_RECORD:
+    if len(raw) <= most:
         return raw
     return encode_run(msgspec.structs.replace(run, result=_cut(run.result), error=_cut(run.error)))
 
@@ -268,6 +271,7 @@ class _Collected:
         at_ms = instant_of(run)
         return (
             query.run_id in (None, run.run_id)
+            and (query.service or query.job is not None or run.job != SERVICE_JOB)
             and query.status in (None, run.status)
             and (query.since_ms is None or at_ms >= query.since_ms)
             and (query.until_ms is None or at_ms < query.until_ms)

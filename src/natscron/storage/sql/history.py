@@ -12,20 +12,20 @@ records that came since it last did, and a million records that may stay cost no
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Select, bindparam, select, update
+from sqlalchemy import Row, Select, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.errors import ValidationError
 from natscron.model import Delivery, Ms, Run, RunStatus
-from natscron.storage.protocol import RunOrder, RunQuery
+from natscron.storage.protocol import RunQuery
 from natscron.storage.sql.database import Database
 from natscron.storage.sql.following import RunFollower
 from natscron.storage.sql.gorows import instant_ms
-from natscron.storage.sql.lines import words
 from natscron.storage.sql.newest import Newest
+from natscron.storage.sql.queries import statement_of
 from natscron.storage.sql.records import Records
 from natscron.storage.sql.retention import Retention
-from natscron.storage.sql.runrows import OVER, RECORD_COLUMNS, run_of, storable, words_of
+from natscron.storage.sql.runrows import OVER, run_of, storable
 from natscron.storage.sql.schema import executions as e
 from natscron.storage.sql.signals import Signals, Topic
 from natscron.storage.sql.watch import SqlWatch  # noqa: TC001 - one import block reads better than two
@@ -36,16 +36,7 @@ _LIMIT_MAX: Final = 10_000
 _CHUNK: Final = 500
 _ADOPTED_MAX: Final = 1_000
 _NS: Final = 1_000_000
-_OPEN: Final = frozenset({RunStatus.PENDING, RunStatus.RUNNING})
 _RUN_WORDS: Final = tuple(word for word in OVER if word != RunStatus.SKIPPED.value)
-
-_ORDERS: Final[Mapping[RunOrder, ColumnElement[Any]]] = {
-    RunOrder.RECORDED: e.c.recorded_ms,
-    RunOrder.START_TIME: e.c.started_ms,
-    RunOrder.END_TIME: e.c.finished_ms,
-    RunOrder.DURATION: e.c.duration,
-}
-_BY_TIME: Final = "ix_scheduler_executions_recorded"
 
 
 class History:
@@ -102,7 +93,7 @@ class History:
             raise ValidationError(f"limit must be 1 to {_LIMIT_MAX} and offset not negative; got {query.limit}")
         if not all(storable(text) for text in (query.job, query.run_id) if text is not None):
             return []
-        statement = self._select(query)
+        statement = statement_of(query, self._database.name)
         rows = await self._database.read(lambda connection: _all(connection, statement))
         return [run for row in rows if (run := run_of(row)) is not None]
 
@@ -151,44 +142,6 @@ class History:
         if values:
             await connection.execute(self._adopt, values)
         return len(rows)
-
-    def _select(self, query: RunQuery) -> Select[Any]:
-        """The statement. What the caller gave is in its parameters only; the columns are ours."""
-        statement = select(*RECORD_COLUMNS).where(e.c.recorded_ms.is_not(None))
-        if query.job is not None:
-            statement = statement.where(e.c.job_id == query.job)
-        if query.run_id is not None:
-            statement = statement.where(e.c.run_id == query.run_id)
-        if query.status is not None:
-            statement = statement.where(e.c.status.in_(words(words_of(query.status))))
-        if query.since_ms is not None:
-            statement = statement.where(e.c.recorded_ms >= query.since_ms)
-        if query.until_ms is not None:
-            statement = statement.where(e.c.recorded_ms < query.until_ms)
-        if (
-            query.job is None
-            and query.run_id is None
-            and query.order is RunOrder.RECORDED
-            and query.status not in _OPEN
-        ):
-            # These two would rather read and sort all that has the status.
-            statement = statement.with_hint(e, f"INDEXED BY {_BY_TIME}", "sqlite")
-            for dialect in ("mysql", "mariadb"):
-                statement = statement.with_hint(e, f"FORCE INDEX ({_BY_TIME})", dialect)
-        return statement.order_by(*self._order(query)).limit(query.limit).offset(query.offset)
-
-    def _order(self, query: RunQuery) -> list[Any]:
-        """What has no value comes first when ascending."""
-        value = _ORDERS[query.order]
-        if query.descending:
-            first, ties = value.desc(), [e.c.recorded_ms.desc(), e.c.execution_id.desc()]
-        else:
-            first, ties = value.asc(), [e.c.recorded_ms.asc(), e.c.execution_id.asc()]
-        if query.order is RunOrder.RECORDED:
-            return [first, ties[1]]
-        if self._database.name == "postgresql":
-            first = first.nulls_last() if query.descending else first.nulls_first()
-        return [first, *ties]
 
 
 async def _all(connection: AsyncConnection, statement: Select[Any]) -> Sequence[Row[Any]]:

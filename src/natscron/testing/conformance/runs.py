@@ -6,6 +6,7 @@
 import asyncio
 
 from natscron.model import (
+    SERVICE_JOB,
     Delivery,
     Ms,
     Run,
@@ -73,6 +74,13 @@ class ExecutionStoreChecks:
         await storage.save_runs(runs)
         assert list(await storage.list_runs(RunQuery())) == runs[::-1]
         assert list(await storage.list_runs(RunQuery(run_id="b-3"))) == [runs[3]]
+
+    async def test_records_about_the_service_itself_may_be_left_out(self, storage: Storage) -> None:
+        runs = [_run(("a", SERVICE_JOB)[n % 2], n) for n in range(1, 7)]
+        await storage.save_runs(runs)
+        assert list(await storage.list_runs(RunQuery())) == runs[::-1]
+        assert list(await storage.list_runs(RunQuery(service=False, limit=2, offset=1))) == [runs[3], runs[1]]
+        assert list(await storage.list_runs(RunQuery(job=SERVICE_JOB, service=False))) == runs[-2::-2]
 
     async def test_records_that_are_saved_at_once_are_all_kept(self, storage: Storage) -> None:
         await asyncio.gather(*(storage.save_runs([_run("a", 2 * n), _run("a", 2 * n + 1)]) for n in range(1, 11)))
