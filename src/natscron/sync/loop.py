@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+import signal
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future, InvalidStateError
@@ -23,13 +24,15 @@ from typing import Any, Final, Generic, TypeVar
 
 from natscron.errors import SchedulerNotStartedError
 
-__all__ = ["MENDING_S", "LoopThread"]
+__all__ = ["MENDING_S", "PULSE_S", "LoopThread"]
 
 log = logging.getLogger("natscron.scheduler")
 
 T = TypeVar("T")
 
 MENDING_S: Final = 10.0
+PULSE_S: Final = 0.5
+"""How long a signal may go unnoticed at the worst."""
 _ENDING_S: Final = 5.0
 _HELD_S: Final = 1.0
 
@@ -68,7 +71,9 @@ class LoopThread:
         call = _Call(make)
         self._hand_over(call)
         try:
-            return call.outcome.result(timeout_s)
+            if not _done(call.outcome, timeout_s):
+                raise TimeoutError  # noqa: TRY301 - as if the call had raised it
+            return call.outcome.result()
         except CancelledError:
             raise _not_going() from None
         except BaseException:
@@ -136,7 +141,7 @@ class LoopThread:
                 break
             except (KeyboardInterrupt, SystemExit):
                 log.warning("a handler raised an interruption: the main thread is interrupted")
-                _thread.interrupt_main()
+                _interrupt_main()
         with self._lock:
             self._ended = True
         try:
@@ -183,6 +188,7 @@ class _Call(Generic[T]):
     def _over(self, task: "asyncio.Task[T]") -> None:
         if task.cancelled():
             self.outcome.cancel()
+            self.outcome.set_running_or_notify_cancel()
         elif (error := task.exception()) is not None:
             self.outcome.set_exception(error)
         else:
@@ -199,6 +205,27 @@ async def _end_tasks() -> None:
     if tasks:
         await asyncio.wait(tasks, timeout=_ENDING_S)
     await loop.shutdown_asyncgens()
+
+
+def _interrupt_main() -> None:
+    main = threading.main_thread().ident
+    if main is not None and hasattr(signal, "pthread_kill"):
+        # A signal of its own, which ends what the thread waits in.
+        signal.pthread_kill(main, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
+
+
+def _done(outcome: "Future[Any]", timeout_s: float | None) -> bool:
+    """Wait for it, or for so long; whether it is done."""
+    left_s = timeout_s
+    while left_s is None or left_s > 0:
+        # A signal that comes just before a wait begins is noticed when it ends only.
+        pulse_s = PULSE_S if left_s is None else min(PULSE_S, left_s)
+        if wait_for([outcome], pulse_s).done:
+            return True
+        left_s = None if left_s is None else left_s - pulse_s
+    return False
 
 
 def _not_going() -> SchedulerNotStartedError:

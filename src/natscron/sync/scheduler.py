@@ -8,12 +8,13 @@ event loop in a thread of its own (:mod:`natscron.sync.life`). Interrupted in a 
 have happened.
 """
 
+import contextlib
 import datetime as dt
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -26,6 +27,7 @@ from natscron.scheduler.values import Duration, seconds
 from natscron.storage.queue import QueueStorage
 from natscron.sync.inside import Inside, driven
 from natscron.sync.life import Life
+from natscron.sync.loop import PULSE_S
 from natscron.worker.registry import Handler, is_async
 
 __all__ = ["Scheduler"]
@@ -170,6 +172,7 @@ class Scheduler(Life):
         Outside of the main thread there are no signals, and only :meth:`stop` ends it. Raises what the scheduler failed
         of, if it stopped by itself.
         """
+        self._refuse_in_loop()
         # A signal handler may put into it at any point.
         told: SimpleQueue[None] = SimpleQueue()
         signals: list[int] = []
@@ -187,7 +190,10 @@ class Scheduler(Life):
         before = {number: signal.signal(number, signalled) for number in SIGNALS} if in_main else {}
         try:
             self._when_over(lambda: told.put(None))
-            told.get()
+            while not told.qsize():
+                with contextlib.suppress(Empty):
+                    told.get(timeout=PULSE_S)
+                    break
         finally:
             try:
                 self.stop(0 if len(signals) > 1 else None)
