@@ -130,7 +130,10 @@ class VirtualScheduler(Scheduler):
         await self.loop.settle()
 
     async def finish(self, at_most: Duration = _LONGEST) -> None:
-        """Let time pass until no run is going, due or waiting, retries included; TimeoutError after ``at_most``."""
+        """Let time pass until no run is going, due or waiting, retries included; TimeoutError after ``at_most``.
+
+        A backfill hands its slots out one after the other, each 100 ms: advance for that.
+        """
         self._check_loop()
         last_ms = self.clock.now_ms() + millis(at_most, "at_most")
         await self.loop.settle()
