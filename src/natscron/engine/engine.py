@@ -97,7 +97,7 @@ class Engine:
         covered_until: Callable[[], Ms | None] | None = None,
     ) -> None:
         self.table = JobTable(options.min_interval_ns, target.admits)
-        self.history = HistoryWriter(storage)
+        self.history = HistoryWriter(storage, at_once=options.calm > 1)
         self.holder = Holder(options.instance, os.urandom(8).hex())
         self.started_at_ms = clock.now_ms()
         self._storage = storage

@@ -42,14 +42,15 @@ class _Later(msgspec.Struct, frozen=True):
 
 
 class HistoryWriter:
-    """Collects run records and stores them in the background."""
+    """Collects run records and stores them in the background; ``at_once``: without waiting for more."""
 
-    def __init__(self, store: ExecutionStore) -> None:
+    def __init__(self, store: ExecutionStore, *, at_once: bool = False) -> None:
         self.dropped = 0
         self.listener: Callable[[Run], None] = lambda _run: None
         """Called with each record as it is queued, but for those that are made later; must not fail."""
         self._said = 0
         self._store = store
+        self._at_once = at_once
         self._queue: deque[Run | _Later] = deque()
         self._queued = 0
         self._storing = 0
@@ -128,8 +129,9 @@ class HistoryWriter:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            await asyncio.sleep(_DELAY_S)
-            await self._until_quiet()
+            if not self._at_once:
+                await asyncio.sleep(_DELAY_S)
+                await self._until_quiet()
             while self._queue:
                 batch = self._batch()
                 self._storing = len(batch)

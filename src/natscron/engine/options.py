@@ -13,7 +13,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     how long a finished once job is kept. ``plan`` False: this instance never leads.
 
     ``calm``: how many times rarer than usual it looks around while nothing happens; its lease is given as many times
-    longer. 1, but on virtual time, where looking costs more than waiting.
+    longer. 1, but on virtual time, where looking costs more than waiting. Over 1, records are stored at once.
     """
 
     namespace: str

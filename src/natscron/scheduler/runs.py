@@ -121,7 +121,8 @@ class Runs:
         failures, error = 0, ""
         for run in sorted(newest.values(), key=lambda run: run.finished_at_ms or 0):
             before, failures = failures, counted(failures, run)
-            error = (run.error or run.reason or "") if failures > before else error
+            # The last line of a traceback says most.
+            error = (run.error or run.reason or "").rsplit("\n", 1)[-1] if failures > before else error
         return (failures, error) if reached(failures, limit) else (0, "")
 
 
