@@ -77,6 +77,9 @@ if TYPE_CHECKING:
     from natscron.storage.memory import (
         MemoryStorage,
     )
+    from natscron.storage.nats import (
+        NATSStorage,
+    )
     from natscron.storage.sql import (
         SQLStorage,
     )
@@ -110,6 +113,7 @@ __all__ = [
     "MalformedInputError",
     "MemoryStorage",
     "ModeNotConfiguredError",
+    "NATSStorage",
     "NatscronError",
     "Overlap",
     "Problem",
@@ -206,6 +210,7 @@ _HOMES: Final = {
     "lifespan": "natscron.scheduler.lifespan",
     "with_lifespan": "natscron.scheduler.lifespan",
     "MemoryStorage": "natscron.storage.memory",
+    "NATSStorage": "natscron.storage.nats",
     "SQLStorage": "natscron.storage.sql",
     "JobEvent": "natscron.worker.event",
 }

@@ -32,6 +32,7 @@ PUBLIC = [
     "MalformedInputError",
     "MemoryStorage",
     "ModeNotConfiguredError",
+    "NATSStorage",
     "NatscronError",
     "Overlap",
     "Problem",

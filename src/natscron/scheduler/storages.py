@@ -11,6 +11,7 @@ from natscron.storage.queue import QueueStorage
 __all__ = ["open_storage"]
 
 _SQL: Final = ("sqlite", "postgresql", "postgres", "mysql", "mariadb")
+_NATS: Final = ("nats", "tls", "ws", "wss")
 _RUNS_PER_JOB: Final = 1_000
 
 
@@ -26,8 +27,13 @@ def open_storage(url: str, clock: Clock) -> QueueStorage:
         from natscron.storage.sql import SQLStorage  # noqa: PLC0415 - see above
 
         return SQLStorage(url, clock=clock)
+    if scheme in _NATS:
+        from natscron.storage.nats import NATSStorage  # noqa: PLC0415 - only who uses it pays for loading the client
+
+        return NATSStorage(url, clock=clock)
     # Without a scheme it may be anything, with a password in it.
     shown = f"with scheme {scheme!r:.40}" if scheme else "without a scheme"
     raise ConfigError(
-        f"a storage URL {shown} is not supported: use memory://, sqlite:///FILE, postgresql://, mysql:// or mariadb://"
+        f"a storage URL {shown} is not supported: use memory://, sqlite:///FILE, postgresql://, mysql://, mariadb://, "
+        "nats://, tls://, ws:// or wss://"
     )

@@ -108,7 +108,9 @@ class NatsHistory:
                 chunk = runs[begin : begin + CHUNK]
                 for run in chunk[:-1]:
                     await self._publish(self._subject(run.job), _bounded(run, self.max_record))
-                waiting.append(await self._window.publish(self._subject(chunk[-1].job), _bounded(chunk[-1], self.max_record)))
+                waiting.append(
+                    await self._window.publish(self._subject(chunk[-1].job), _bounded(chunk[-1], self.max_record))
+                )
                 await asyncio.sleep(0)
             for future in waiting:
                 await asyncio.shield(future)

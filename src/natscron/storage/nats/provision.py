@@ -20,12 +20,12 @@ from natscron.wire.failures import ApiError
 from natscron.wire.kv import bucket_config
 from natscron.wire.streams import ensure_stream, pick_replicas
 
-__all__ = ["provision"]
+__all__ = ["NS_PER_MS", "PATIENCE_S", "complaints", "ensure", "provision"]
 
 PATIENCE_S: Final = 3.0
 """How long, for all streams together, to wait for replicas that a starting cluster does not have yet."""
 RETRY_S: Final = 0.25
-_NS_PER_MS: Final = 1_000_000
+NS_PER_MS: Final = 1_000_000
 _OVERLAP: Final = 10065
 _NO_JETSTREAM: Final = frozenset({10039, 10076})
 
@@ -36,8 +36,8 @@ async def provision(connection: Connection, options: NatsStorageOptions) -> list
     replicas = options.replicas or pick_replicas(connection)
     patient_until = asyncio.get_running_loop().time() + PATIENCE_S
     for wanted in _wanted(options, replicas):
-        found = await _ensure(connection, wanted, options.provision_timeout_s, patient_until)
-        warnings += _complaints(found, wanted, explicit=options.replicas is not None)
+        found = await ensure(connection, wanted, options.provision_timeout_s, patient_until)
+        warnings += complaints(found, wanted, explicit=options.replicas is not None)
     return warnings + await _captures(connection, options)
 
 
@@ -49,17 +49,17 @@ def _wanted(options: NatsStorageOptions, replicas: int) -> list[dict[str, Any]]:
         "storage": "file",
         "num_replicas": replicas,
         "max_msgs_per_subject": options.log_per_job,
-        "max_age": options.log_max_age_ms * _NS_PER_MS,
+        "max_age": options.log_max_age_ms * NS_PER_MS,
         "discard": "old",
         # Records carry no message id, so the server's table of those stays empty.
-        "duplicate_window": min(1000, options.log_max_age_ms) * _NS_PER_MS,
+        "duplicate_window": min(1000, options.log_max_age_ms) * NS_PER_MS,
         "allow_direct": True,
     }
     state = {**bucket_config(options.state_bucket, replicas=replicas), "allow_msg_ttl": True}
     return [bucket_config(options.jobs_bucket, replicas=replicas), state, log]
 
 
-async def _ensure(
+async def ensure(
     connection: Connection, wanted: dict[str, Any], phase_s: float, patient_until: float
 ) -> dict[str, Any]:
     """The configuration that the stream has now."""
@@ -67,7 +67,7 @@ async def _ensure(
     def adjust(existing: Mapping[str, Any]) -> Mapping[str, Any] | None:
         change: dict[str, Any] = {}
         if wanted["discard"] == "old":
-            change = {key: wanted[key] for key in ("max_msgs_per_subject", "max_age")}
+            change = {key: wanted[key] for key in ("max_msgs_per_subject", "max_age", "max_msgs") if key in wanted}
         elif wanted.get("allow_msg_ttl"):
             change = {"allow_msg_ttl": True}
         return {**existing, **change}
@@ -95,7 +95,7 @@ async def _ensure(
     return config
 
 
-def _complaints(found: Mapping[str, Any], wanted: Mapping[str, Any], *, explicit: bool) -> list[str]:
+def complaints(found: Mapping[str, Any], wanted: Mapping[str, Any], *, explicit: bool) -> list[str]:
     """What a stream has that harms. Raises ConfigError for one that cannot be used."""
     name, subjects = wanted["name"], found.get("subjects") or []
     missing = [subject for subject in wanted["subjects"] if subject not in subjects]
@@ -107,7 +107,7 @@ def _complaints(found: Mapping[str, Any], wanted: Mapping[str, Any], *, explicit
     if wanted.get("allow_msg_ttl") and not found.get("allow_msg_ttl"):
         warnings.append(f"stream {name} takes no times to live: what is deleted leaves its marker for ever")
     if wanted["max_age"] == 0 and found.get("max_age", 0) > 0:
-        text = f"stream {name} has a max_age of {found['max_age'] // _NS_PER_MS} ms"
+        text = f"stream {name} has a max_age of {found['max_age'] // NS_PER_MS} ms"
         if wanted.get("allow_msg_ttl"):
             raise ConfigError(f"{text}: a lease that vanishes takes its mark along; remove the limit")
         warnings.append(f"{text}: jobs will vanish; remove the limit")

@@ -97,8 +97,11 @@ class NatsStorage:
             self._roles = (
                 NatsJobs(self._connection, self.options, window, self._clock),
                 NatsState(self._connection, self.options, window),
-                NatsHistory(self._connection, self.options, window),
+                self._make_history(self._connection, window),
             )
+
+    def _make_history(self, connection: Connection, window: PublishWindow) -> NatsHistory:
+        return NatsHistory(connection, self.options, window)
 
     async def close(self) -> None:
         """Release everything it opened. Idempotent, also before ``initialize``."""

@@ -1,0 +1,301 @@
+"""The leader's side of the run queue: what it queues, and the journal behind it.
+
+Who is authoritative: the bucket of runs. A run is queued by creating its row under its id, over the leader's own
+connection, so a run that is there already (another leader queued it, or it is over) is refused by the store. The
+overlap policy is asked at once, from what the view shows of the job, in which what is on its way counts already; a run
+that is left out is stored too, as one that is over, so that nobody queues it later.
+
+A note is written when all runs of its commit, and those of the commits before, are known to be stored. So a note that
+is there proves that its runs are, as if both were one transaction; and of runs without a note a successor finds the
+rows when it queues them again.
+
+Failures: a stream between two leaders drops what it is sent without a word. What has no answer after :data:`ACK_S` is
+sent again, under the same id, until it has one or the link breaks. A refusal for another reason (no room, say) fails
+the commit, and with it the leadership.
+
+A takeover: the view must have seen all that was stored before (:data:`BEHIND_S` at most). A row of a run that is over
+goes by itself after a while; if the mark is older than that, what the log knows of since is asked for as well.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from natscron.errors import (
+    LeadershipLostError,
+    LimitExceededError,
+    MalformedInputError,
+    StorageError,
+    StorageUncertainError,
+)
+from natscron.model import Lease, Ms, NoteRef, OpenRow, QueuedRun, Reason, Run, RunStatus
+from natscron.policy import overlap
+from natscron.policy.overlap import Verdict
+from natscron.storage.nats.library_options import LibraryOptions
+from natscron.storage.nats.link import NatsLeaderLink
+from natscron.storage.nats.runrow import RowState, RunRow, encode_run_row
+from natscron.storage.nats.steps import REPLACED, Steps
+from natscron.storage.protocol import Outgoing, Staged, StateSnapshot
+from natscron.wire.failures import ApiError
+from natscron.wire.kv import is_wrong_sequence
+from natscron.wire.leader_link import LeaderConnection
+
+if TYPE_CHECKING:
+    from natscron.storage.nats.lines import Open
+    from natscron.wire.replies import PubAck
+
+__all__ = ["QueueLink"]
+
+logger = logging.getLogger("natscron.storage")
+
+ACK_S: Final = 1.0
+BEHIND_S: Final = 5.0
+_BUSY: Final = 503
+_ROOM: Final = 128
+"""Bytes of a row's headers."""
+_LEFT_OUT: Final = {
+    Verdict.SKIP: (Reason.OVERLAP_SKIP, "the job's previous run was still going"),
+    Verdict.DROP: (Reason.BUFFER_FULL, "the job's previous run was still going and no more runs may wait"),
+}
+
+
+class _Entry:
+    """A row that is being created. ``record``: of one that is left out. ``replaces``: those that end in its favour."""
+
+    __slots__ = ("ack", "one", "raw", "record", "replaces", "row")
+
+    def __init__(self, row: RunRow, raw: bytes) -> None:
+        self.row = row
+        self.raw = raw
+        self.one: Open | None = None
+        self.record: Run | None = None
+        self.replaces: list[str] = []
+        self.ack: asyncio.Future[PubAck] | None = None
+
+
+class QueueLink(NatsLeaderLink):
+    """See :class:`natscron.storage.protocol.LeaderLink`."""
+
+    def __init__(
+        self,
+        connection: LeaderConnection,
+        options: LibraryOptions,
+        steps: Steps,
+        on_left_out: Callable[[Run], None],
+        ended_since: Callable[[Ms], Awaitable[Sequence[str]]],
+    ) -> None:
+        super().__init__(connection, options)
+        self._library = options
+        self._view = steps.view
+        self._steps = steps
+        self._on_left_out = on_left_out
+        self._ended_since = ended_since
+        self._noted: asyncio.Future[None] | None = None
+        """Done when the note of the last commit was handed over."""
+        self._commits: set[asyncio.Task[None]] = set()
+        self._mark_ms: Ms | None = None
+
+    def stage(self, message: Outgoing | QueuedRun) -> Staged:
+        """Encode for :meth:`commit`. Raises LimitExceededError and MalformedInputError."""
+        if not isinstance(message, QueuedRun):
+            return super().stage(message)
+        row = RunRow.of(message)
+        try:
+            raw = encode_run_row(row)
+        except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
+            raise MalformedInputError(f"the run cannot be stored: {error}") from None
+        if len(raw) + _ROOM > self.max_payload:
+            raise LimitExceededError(f"the run has {len(raw)} bytes; the server takes {self.max_payload} at most")
+        return Staged((message, row, raw), len(raw))
+
+    def commit(
+        self, note: NoteRef, staged: Sequence[Staged], run_ids: Sequence[str], rows: Sequence[OpenRow] = ()
+    ) -> "asyncio.Future[None]":
+        """Queue runs; then, when these are stored, the rows and the note. Messages go out as without a queue."""
+        queued = bool(staged) and isinstance(staged[0].data, tuple)
+        if self.broken.is_set():
+            raise LeadershipLostError("the leader's connection ended")
+        if not queued and (staged or self._noted is None or self._noted.done()):
+            return super().commit(note, staged, run_ids, rows)
+        entries = self._entered(staged) if queued else []
+        before, self._noted = self._noted, asyncio.get_running_loop().create_future()
+        write = partial(super().commit, note, (), run_ids, rows)
+        task = asyncio.create_task(self._commit(entries, before, self._noted, write), name="natscron commit")
+        self._commits.add(task)
+        task.add_done_callback(self._commits.discard)
+        # The caller gets a future of its own: whoever cancels it stops nothing.
+        whole: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task.add_done_callback(partial(_hand_on, whole))
+        return whole
+
+    def _entered(self, staged: Sequence[Staged]) -> list[_Entry]:
+        """Decide about each run, and write what follows from it."""
+        entries: list[_Entry] = []
+        parts: list[bytes] = []
+        for item in staged:
+            entry = self._decided(*item.data)
+            if entry is not None:
+                parts.append(self._encoded(entry))
+                entries.append(entry)
+        if parts:
+            self._connection.write(b"".join(parts))
+        return entries
+
+    def _decided(self, run: QueuedRun, row: RunRow, raw: bytes) -> _Entry | None:
+        view = self._view
+        if view.knows(run.run_id):
+            return None
+        going, held = view.going.get(run.job, {}), view.held.get(run.job, {})
+        verdict = overlap.enter(run, running=len(going), waiting=len(held))
+        if verdict is Verdict.START:
+            entry = _Entry(row, raw)
+            entry.one = view.enter(row)
+            return entry
+        if verdict in _LEFT_OUT:
+            now = view.now_ms()
+            over = row.over(RunStatus.SKIPPED, now)
+            entry = _Entry(over, encode_run_row(over))
+            entry.record = row.left_out(*_LEFT_OUT[verdict], now)
+            view.over[run.run_id] = 0
+            return entry
+        waits = RunRow.of(run, RowState.HELD)
+        entry = _Entry(waits, encode_run_row(waits))
+        if verdict is Verdict.REPLACE:
+            entry.replaces = [*held, *going]
+        entry.one = view.enter(waits)
+        return entry
+
+    def _encoded(self, entry: _Entry) -> bytes:
+        headers = self._steps.headers(entry.row, 0)
+        raw, entry.ack = self._connection.encode_acked(self._steps.subject(entry.row), entry.raw, headers)
+        return raw
+
+    async def _commit(
+        self,
+        entries: list[_Entry],
+        before: "asyncio.Future[None] | None",
+        noted: "asyncio.Future[None]",
+        write: Callable[[], "asyncio.Future[None]"],
+    ) -> None:
+        try:
+            records = [record for entry in entries if (record := await self._stored(entry)) is not None]
+            if records:
+                await self._steps.records.save(records)
+                for record in records:
+                    self._on_left_out(record)
+            for entry in entries:
+                if entry.replaces:
+                    await self._replace(entry.row.job, entry.replaces)
+            for job in {entry.row.job for entry in entries if entry.row.state is RowState.HELD}:
+                await self._steps.release(job)
+            if before is not None:
+                await asyncio.wait([before])
+            if self.broken.is_set():
+                raise LeadershipLostError("the leader's connection ended")
+            future = write()
+        finally:
+            if not noted.done():
+                noted.set_result(None)
+        await future
+
+    async def _stored(self, entry: _Entry) -> Run | None:
+        """Wait until a row is stored; the record if it is of a run that was left out now."""
+        while True:
+            assert entry.ack is not None  # noqa: S101 - made when it was written
+            try:
+                if not entry.ack.done():
+                    await asyncio.wait([entry.ack], timeout=ACK_S)
+                if not entry.ack.done():
+                    entry.ack.cancel()
+                    self._again(entry)
+                    continue
+                ack = entry.ack.result()
+            except StorageError as error:
+                if is_wrong_sequence(error):
+                    return await self._was_there(entry)
+                if isinstance(error, ApiError) and error.status == _BUSY and not self.broken.is_set():
+                    await asyncio.sleep(ACK_S / 10)
+                    self._again(entry)
+                    continue
+                self._undo(entry)
+                raise
+            except BaseException:
+                self._undo(entry)
+                raise
+            self._view.apply(entry.row, ack.seq)
+            return entry.record
+
+    def _again(self, entry: _Entry) -> None:
+        if self.broken.is_set():
+            self._undo(entry)
+            raise LeadershipLostError("the leader's connection ended")
+        self._connection.write(self._encoded(entry))
+
+    async def _was_there(self, entry: _Entry) -> Run | None:
+        """The row is there: of another leader, or our own, whose answer was lost."""
+        self._undo(entry)
+        await self._steps.refresh(entry.row)
+        return None
+
+    def _undo(self, entry: _Entry) -> None:
+        if entry.one is not None:
+            self._view.withdraw(entry.one)
+
+    async def _replace(self, job: str, run_ids: Sequence[str]) -> None:
+        """End these in favour of a newer one: what has not begun is dropped, the workers of what has are told."""
+        left = list(run_ids)
+        while left and not self.broken.is_set():
+            for run_id in left:
+                one = self._view.rows.get(run_id)
+                if one is None or one.row.job != job or one.busy or not one.seq:
+                    continue
+                if one.row.state is not RowState.RUNNING:
+                    await self._steps.drop(one, Reason.REPLACED, REPLACED, self._publish)
+                elif not one.row.cancel:
+                    await self._steps.step(one, one.row.to_end(Reason.REPLACED), self._publish)
+            left = [run_id for run_id in left if self._still(run_id)]
+            if left:
+                await asyncio.sleep(0.005)
+
+    def _still(self, run_id: str) -> bool:
+        one = self._view.rows.get(run_id)
+        return one is not None and not (one.row.state is RowState.RUNNING and one.row.cancel)
+
+    async def _publish(self, subject: str, data: bytes, headers: Mapping[str, str]) -> "asyncio.Future[PubAck]":
+        return self._connection.publish_acked(subject, data, headers)
+
+    # The takeover.
+
+    async def write_lease(self, lease: Lease, expected_revision: int) -> int:
+        """Compare-and-set; see the class above."""
+        revision = await super().write_lease(lease, expected_revision)
+        self._mark_ms = lease.mark.instant_ms
+        return revision
+
+    async def read_state(self, after: NoteRef, barrier: int) -> StateSnapshot:
+        """Notes and open rows; and what ended since the mark is known from then on."""
+        snapshot = await super().read_state(after, barrier)
+        asked = [row.scheduled_at_ms for row in snapshot.rows]
+        since = min([*asked, self._mark_ms or 0])
+        if since and self._view.now_ms() - since > self._library.over_ttl_ms // 2:
+            for run_id in await self._ended_since(since):
+                if not self._view.knows(run_id):
+                    self._view.over[run_id] = 0
+        return snapshot
+
+
+def _hand_on(whole: "asyncio.Future[None]", task: "asyncio.Task[Any]") -> None:
+    if whole.done():
+        return
+    if task.cancelled():
+        whole.set_exception(StorageUncertainError("the storage was closed"))
+    elif (error := task.exception()) is not None:
+        whole.set_exception(error)
+    else:
+        whole.set_result(None)
+        return
+    whole.exception()  # marks it retrieved: the leader may have stopped waiting
