@@ -14,6 +14,7 @@ from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from natscron.errors import ConfigError
+from natscron.storage.sql.database import LEVEL
 
 __all__ = ["Address", "borrowed", "where_of"]
 
@@ -84,6 +85,7 @@ class Address(msgspec.Struct, frozen=True):
                 "max_overflow": 0,
                 "pool_timeout": _POOL_WAIT_S,
                 "pool_recycle": _RECYCLE_S,
+                "isolation_level": LEVEL,
             }
         if driver == "asyncpg":
             options["connect_args"] = {
@@ -95,7 +97,6 @@ class Address(msgspec.Struct, frozen=True):
                 },
             }
         elif backend in {"mysql", "mariadb"}:
-            options["isolation_level"] = "READ COMMITTED"
             options["connect_args"] = {"connect_timeout": _POOL_WAIT_S, "init_command": _MYSQL_SESSION}
         engine = create_async_engine(self.url, **options)
         event.listen(engine.sync_engine, "checkout", _refuse_dead)

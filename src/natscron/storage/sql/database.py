@@ -28,7 +28,7 @@ from natscron.storage.sql.apart import Apart
 from natscron.storage.sql.failures import DATABASE_ERRORS, as_storage_error, is_disconnect, is_transient
 from natscron.storage.sql.sqlite import SqliteConnections
 
-__all__ = ["ATTEMPTS", "BOUND_S", "Database"]
+__all__ = ["ATTEMPTS", "BOUND_S", "LEVEL", "Database"]
 
 log = logging.getLogger("natscron.storage")
 
@@ -45,21 +45,26 @@ _NOW: Final = {
     # UTC_TIMESTAMP is when the statement began, and knows no summer time.
     "mysql": text("SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000"),
 }
-_SNAPSHOT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+LEVEL: Final = "READ COMMITTED"
+_SNAPSHOT: Final = "REPEATABLE READ"
 
 
 class Database:
-    """A database behind an engine. ``where`` is what errors call it: no password in it."""
+    """A database behind an engine. ``where`` is what errors call it: no password in it.
+
+    ``borrowed``: the engine is the caller's, so its connections may come with any isolation level, also none.
+    """
 
     name: str
     """``sqlite``, ``postgresql`` or ``mysql`` (MariaDB too)."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each has a default, and few are given at once
         self,
         engine: AsyncEngine,
         clock: Clock,
         *,
         where: str,
+        borrowed: bool = False,
         synchronous: str = "normal",
         busy_timeout_ms: int = 3_000,
     ) -> None:
@@ -68,10 +73,9 @@ class Database:
         self._clock = clock
         self._sqlite: SqliteConnections | None = None
         self._engine = engine
+        self._borrowed = borrowed
         if self.name == "sqlite":
             self._sqlite = SqliteConnections(engine, synchronous=synchronous, busy_timeout_ms=busy_timeout_ms)
-        else:
-            self._engine = engine.execution_options(isolation_level="READ COMMITTED")
 
     def __repr__(self) -> str:
         return f"Database({self.where})"
@@ -168,7 +172,7 @@ class Database:
             async with asyncio.timeout(BOUND_S):
                 if self._sqlite is not None:
                     return await self._sqlite.open(reading=True)
-                return await Apart.open(self._engine)
+                return await Apart.open(self._engine, isolation_level=LEVEL)
 
     async def close(self) -> None:
         """Close what lies outside of the engine's pool; the engine is its owner's."""
@@ -183,6 +187,8 @@ class Database:
                 yield connection
             return
         async with self._engine.connect() as connection:
+            if self._borrowed:
+                await connection.execution_options(isolation_level=LEVEL)
             try:
                 yield connection
             except BaseException:
@@ -197,9 +203,12 @@ class Database:
             return
         async with self._engine.connect() as connection:
             if self.name == "postgresql":
-                await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+                await connection.execution_options(isolation_level=_SNAPSHOT, postgresql_readonly=True)
+            elif self._borrowed:
+                await connection.execution_options(isolation_level=_SNAPSHOT)
             else:
-                await connection.exec_driver_sql(_SNAPSHOT)
+                # For one transaction; a level of the session would have to be set back.
+                await connection.exec_driver_sql(f"SET TRANSACTION ISOLATION LEVEL {_SNAPSHOT}, READ ONLY")
             try:
                 yield connection
             finally:

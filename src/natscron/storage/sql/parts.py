@@ -24,6 +24,8 @@ __all__ = ["Parts"]
 
 log = logging.getLogger("natscron.storage")
 
+_ADOPTED_FIRST: Final = 10_000
+"""Records of the Go library taken up at a start."""
 REMOVED_MS: Final[Ms] = 3_600_000
 """How long it is known what was deleted."""
 
@@ -35,7 +37,12 @@ class Parts:
         self._engine = engine
         self._own = own
         self.database = Database(
-            engine, clock, where=where, synchronous=options.synchronous, busy_timeout_ms=options.busy_timeout_ms
+            engine,
+            clock,
+            where=where,
+            borrowed=not own,
+            synchronous=options.synchronous,
+            busy_timeout_ms=options.busy_timeout_ms,
         )
         self.signals = Signals(self.database, options.poll_s)
         self.jobs = SqlJobs(self.database, self.signals)
@@ -52,6 +59,8 @@ class Parts:
     async def open(self) -> None:
         """Connect and upgrade. Raises StorageError."""
         await upgrade(self.database)
+        # A bounded part, so that a long history does not hold up the start; the rest comes with the sweeps.
+        await self.history.adopt(_ADOPTED_FIRST)
         self.signals.start()
 
     async def close(self) -> None:

@@ -21,7 +21,7 @@ from natscron.model import Holder, Lease, LeaseRecord, Ms, Node, Note, NoteRef, 
 from natscron.storage.protocol import StateSnapshot
 from natscron.storage.sql import numbers
 from natscron.storage.sql.database import Database
-from natscron.storage.sql.schema import lease, nodes, notes, open_rows, workers
+from natscron.storage.sql.schema import lease, nodes, notes, open_rows
 from natscron.storage.sql.signals import Signals, Topic
 
 __all__ = ["NODE_MS", "SHARD", "SqlState", "Statements"]
@@ -185,9 +185,8 @@ class Statements:
         await self._signals.notify(connection, Topic.STATE)
 
     async def sweep(self, connection: AsyncConnection, now: Ms) -> None:
-        """Forget instances and workers that have been silent for an hour."""
+        """Forget instances that have been silent for an hour."""
         await connection.execute(delete(nodes).where(nodes.c.stored_ms < now - _SILENT_MS))
-        await connection.execute(delete(workers).where(workers.c.seen_ms + workers.c.lease_ms < now - _SILENT_MS))
 
     async def _delete(self, connection: AsyncConnection, run_ids: Sequence[str]) -> None:
         for begin in range(0, len(run_ids), _SLICE):

@@ -238,6 +238,10 @@ class SQLStorage:
         check_id(job_id)
         return await self._ready.queue.delete_runs(job_id, before_ms)
 
+    async def import_runs(self, runs: Sequence[Run], *, dry_run: bool = False) -> Sequence[bool]:
+        """Take over records of runs that are over, from another store; for each whether it was stored."""
+        return await self._ready.history.import_runs(runs, dry_run=dry_run)
+
     def watch_queue(self, sink: QueueSink) -> Watch:
         """Follow the run queue."""
         return self._ready.queue.watch_queue(sink)
