@@ -212,7 +212,7 @@ class Parts:
             delivery=Delivery.HANDLER,
             lateness_ms=started_ms - claim.due_ms,
             duration_ms=None if ending is None else ending.finished_ms - started_ms,
-            instance=claim.worker,
+            instance=claim.worker.rpartition(".")[0],
             error=None if ending is None else ending.error,
             result=None if ending is None else ending.result,
         )
