@@ -24,7 +24,6 @@ from natscron import (
     SchedulerNotStartedError,
     ValidationError,
     every,
-    once,
 )
 from natscron.model import Job as Row
 from natscron.sync import Scheduler

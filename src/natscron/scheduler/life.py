@@ -93,6 +93,7 @@ class Life:
         self._pending = Pending()
         self._parts: Parts | None = None
         self._leaving: Parts | None = None
+        self._hurried = False
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._renew()
@@ -223,6 +224,7 @@ class Life:
                     "or worker=False in a process that only plans"
                 )
             self.failure = None
+            self._hurried = False
             if self._stale:
                 self._storage, self._stale = storage_in_child(self._storage), False
             self._used = True
@@ -254,6 +256,8 @@ class Life:
             parts, self._parts = self._parts, None
             if parts is not None:
                 self._leaving = parts
+                if self._hurried:
+                    parts.cut()
                 self._running.clear()
                 await asyncio.shield(parts.stop(timeout_s, close=self._owned))
                 log.info("scheduler stopped", extra={"instance": self._options.instance})
@@ -274,7 +278,8 @@ class Life:
             raise self.failure
 
     def _cut(self) -> None:
-        """End the patience of a stop that goes on."""
+        """End the patience of a stop that goes on, or is about to begin."""
+        self._hurried = True
         if self._leaving is not None:
             self._leaving.cut()
 

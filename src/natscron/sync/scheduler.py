@@ -196,7 +196,7 @@ class Scheduler(Life):
                     break
         finally:
             try:
-                self.stop(0 if len(signals) > 1 else None)
+                self.stop()
             finally:
                 for number, handler in before.items():
                     signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -110,6 +110,7 @@ class Worker:
         self._watch: Watch | None = None
         self._pool: Threads | None = None
         self._patience: asyncio.Timeout | None = None
+        self._hurried = False
         self.failed: BaseException | None = None
         """What ended one of the worker's own tasks, if anything ever does: a defect, and the owner must stop."""
 
@@ -141,7 +142,7 @@ class Worker:
         claim, store, beat = self._tasks
         self._tasks = []
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s) as self._patience:
+            async with asyncio.timeout(0 if self._hurried else timeout_s) as self._patience:
                 await asyncio.wait([claim])
                 await self._all_ended()
         claim.cancel()
@@ -159,7 +160,8 @@ class Worker:
         await self._leave()
 
     def cut(self) -> None:
-        """End the patience of a stop that goes on."""
+        """End the patience of a stop that goes on, or is about to begin."""
+        self._hurried = True
         if self._patience is not None and self._patience.when() is not None and not self._patience.expired():
             with contextlib.suppress(RuntimeError):  # it is over already
                 self._patience.reschedule(asyncio.get_running_loop().time())

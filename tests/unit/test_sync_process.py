@@ -1,0 +1,558 @@
+"""Synchronous schedulers in processes of their own: signals, the interpreter's end, forks."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+Start: TypeAlias = Callable[..., "subprocess.Popen[str]"]
+
+PATIENCE_S = 30
+HEAD = """
+import asyncio, gc, logging, os, signal, sys, threading, time
+from natscron import MemoryStorage, every
+from natscron.sync import Scheduler
+
+def say(*words):
+    # One write a line: several processes write into one pipe.
+    os.write(1, (" ".join(str(word) for word in words) + "\\n").encode())
+
+def until(condition):
+    for _ in range(2000):
+        if condition():
+            return
+        time.sleep(0.005)
+    raise SystemExit("it did not happen")
+
+def fork(child):
+    pid = os.fork()
+    if pid == 0:
+        child()
+        if child.__name__ == "at_once":
+            # The thread that forked would go on with its work.
+            os._exit(0)
+        sys.exit(0)
+    return pid
+
+def wait_for(pid):
+    say("child exited", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start a program that begins with :data:`HEAD`; ended with the test."""
+    running: list[subprocess.Popen[str]] = []
+
+    def begin(program: str, *, warnings: str = "error") -> "subprocess.Popen[str]":
+        path = tmp_path / f"program{len(running)}.py"
+        path.write_text(HEAD + textwrap.dedent(program))
+        process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-X", "dev", "-W", warnings, str(path)],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        running.append(process)
+        return process
+
+    yield begin
+    for process in running:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def end_of(process: "subprocess.Popen[str]", code: int = 0) -> list[str]:
+    """Wait for its end; what it has said."""
+    output, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == code, output
+    return output.splitlines()
+
+
+def line_of(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+# Signals.
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_forever_ends_in_order_on_a_signal(start: Start, number: signal.Signals) -> None:
+    process = start(
+        """
+        scheduler = Scheduler("memory://")
+
+        @scheduler.every("10ms")
+        def tick(event):
+            say("handler begins")
+            time.sleep(0.2)
+            say("handler ends")
+
+        scheduler.run_forever()
+        say("over", scheduler.is_running, signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+        """
+    )
+    assert line_of(process) == "handler begins"
+    process.send_signal(number)
+    lines = end_of(process)
+    assert lines[-2:] == ["handler ends", "over False True"]
+
+
+def test_a_second_signal_cuts_handlers_off(start: Start) -> None:
+    process = start(
+        """
+        scheduler = Scheduler("memory://", stop_timeout="1h")
+
+        @scheduler.every("10ms", id="long")
+        async def long(event):
+            say("handler begins")
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                say("cut off")
+                raise
+
+        threading.Thread(target=lambda: (until(lambda: scheduler.is_running),
+                                         until(lambda: not scheduler.is_running), say("stopping")), daemon=True).start()
+        scheduler.run_forever()
+        say("over")
+        """
+    )
+    assert line_of(process) == "handler begins"
+    process.terminate()
+    assert line_of(process) == "stopping"
+    process.terminate()
+    assert end_of(process) == ["cut off", "over"]
+
+
+def test_two_signals_at_once_are_a_second_one_too(start: Start) -> None:
+    process = start(
+        """
+        scheduler = Scheduler("memory://", stop_timeout="1h")
+
+        @scheduler.every("10ms", id="long")
+        async def long(event):
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.Event().wait()
+
+        before = signal.signal(signal.SIGTERM, lambda *_: say("mine"))
+        scheduler.run_forever()
+        assert signal.getsignal(signal.SIGTERM) is not before
+        """
+    )
+    assert end_of(process) == []
+
+
+# The interpreter's end.
+
+
+def test_a_scheduler_that_still_runs_is_stopped_when_the_interpreter_ends(start: Start) -> None:
+    process = start(
+        """
+        logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+        scheduler = Scheduler("memory://")
+
+        @scheduler.every("10ms", id="job")
+        def job(event):
+            begun.set()
+            time.sleep(0.2)
+            say("handler ends")
+
+        begun = threading.Event()
+        scheduler.start()
+        begun.wait(10)
+        say("main ends")
+        """
+    )
+    lines = end_of(process)
+    assert lines.index("main ends") < lines.index("handler ends")
+    assert lines[-1] == "scheduler stopped"
+
+
+def test_a_handler_that_does_not_end_keeps_no_process_from_ending(start: Start) -> None:
+    process = start(
+        """
+        scheduler = Scheduler("memory://", stop_timeout="50ms")
+
+        @scheduler.every("10ms", id="stuck")
+        def stuck(event):
+            begun.set()
+            threading.Event().wait()
+
+        begun = threading.Event()
+        scheduler.start()
+        begun.wait(10)
+        say("main ends")
+        """,
+    )
+    assert end_of(process)[0] == "main ends"
+
+
+def test_nor_does_an_async_handler_that_blocks_the_loop(start: Start) -> None:
+    process = start(
+        """
+        import natscron.sync.life
+        natscron.sync.life._AT_EXIT_S = 0.5
+        scheduler = Scheduler("memory://", stop_timeout="50ms")
+
+        @scheduler.every("10ms", id="stuck")
+        async def stuck(event):
+            begun.set()
+            threading.Event().wait()
+
+        begun = threading.Event()
+        scheduler.start()
+        begun.wait(10)
+        say("main ends")
+        """,
+    )
+    lines = end_of(process)
+    assert lines[0] == "main ends"
+    assert "the scheduler was not stopped in order" in lines[1]
+
+
+# Forks.
+
+
+def test_a_child_starts_its_own_and_the_parents_goes_on(start: Start) -> None:
+    process = start(
+        """
+        parent = os.getpid()
+        scheduler = Scheduler("memory://")
+
+        @scheduler.every("20ms", id="tick")
+        def tick(event):
+            fired.add(os.getpid())
+
+        def child():
+            fired.clear()
+            # The call waits for the child's own start.
+            say("jobs of the child", *sorted(job.id for job in scheduler.list_jobs()))
+            say("it runs", scheduler.is_running)
+            until(lambda: os.getpid() in fired)
+            say("fired by the child", fired == {os.getpid()})
+
+        fired = set()
+        scheduler.add_job("called", every("1h"), handler="tick")
+        scheduler.start()
+        wait_for(fork(child))
+        fired.clear()
+        until(lambda: parent in fired)
+        scheduler.add_job("other", every("1h"), handler="tick")
+        say("jobs of the parent", *sorted(job.id for job in scheduler.list_jobs()))
+        """
+    )
+    assert end_of(process) == [
+        "jobs of the child called tick",
+        "it runs True",
+        "fired by the child True",
+        "child exited 0",
+        "jobs of the parent called other tick",
+    ]
+
+
+def test_a_start_in_the_child_is_taken_for_the_one_that_was_made_for_it(start: Start) -> None:
+    process = start(
+        """
+        from natscron import SchedulerAlreadyStartedError
+        scheduler = Scheduler("memory://", print)
+
+        def child():
+            scheduler.start()
+            say("started", scheduler.is_running)
+            try:
+                scheduler.start()
+            except SchedulerAlreadyStartedError:
+                say("and once only")
+            scheduler.stop()
+            say("stopped", scheduler.is_running)
+            scheduler.start()
+            say("again", scheduler.is_running)
+
+        with scheduler:
+            wait_for(fork(child))
+            say("parent", scheduler.is_running)
+        """
+    )
+    assert end_of(process) == [
+        "started True",
+        "and once only",
+        "stopped False",
+        "again True",
+        "child exited 0",
+        "parent True",
+    ]
+
+
+def test_a_scheduler_that_did_not_run_is_not_started_in_the_child(start: Start) -> None:
+    process = start(
+        """
+        scheduler, stopped = Scheduler("memory://", print), Scheduler("memory://", print)
+        with stopped:
+            pass
+
+        def child():
+            say(scheduler.is_running, stopped.is_running, threading.active_count())
+            scheduler.add_job("a", every("1h"))
+            with scheduler:
+                say(*(job.id for job in scheduler.list_jobs()))
+
+        wait_for(fork(child))
+        """
+    )
+    assert end_of(process) == ["False False 1", "a", "child exited 0"]
+
+
+def test_children_that_do_a_piece_of_work_start_none(start: Start) -> None:
+    process = start(
+        """
+        import multiprocessing, subprocess
+        scheduler = Scheduler("memory://", print)
+
+        def work():
+            say("multiprocessing", scheduler.is_running, threading.active_count())
+
+        def before_exec():
+            os.write(1, f"subprocess {threading.active_count()}\\n".encode())
+
+        with scheduler:
+            child = multiprocessing.get_context("fork").Process(target=work)
+            child.start()
+            child.join()
+            subprocess.run([sys.executable, "-c", ""], preexec_fn=before_exec, check=True)
+            say("parent", scheduler.is_running, len(scheduler.list_jobs()))
+        """
+    )
+    assert end_of(process) == ["multiprocessing False 1", "subprocess 1", "parent True 0"]
+
+
+def test_a_child_forks_a_child(start: Start) -> None:
+    process = start(
+        """
+        scheduler = Scheduler("memory://", print)
+
+        def grandchild():
+            say("grandchild", len(scheduler.list_jobs()))
+
+        def child():
+            say("child", len(scheduler.list_jobs()))
+            wait_for(fork(grandchild))
+
+        with scheduler:
+            scheduler.add_job("a", every("1h"))
+            wait_for(fork(child))
+        """
+    )
+    assert end_of(process) == ["child 1", "grandchild 1", "child exited 0", "child exited 0"]
+
+
+def test_listeners_are_told_in_the_child_too(start: Start) -> None:
+    process = start(
+        """
+        scheduler = Scheduler("memory://", lambda event: None)
+        told = []
+        scheduler.on("run_finished", lambda run: told.append(os.getpid()))
+
+        def child():
+            told.clear()
+            scheduler.trigger("a")
+            until(lambda: told)
+            say("told in the child", told == [os.getpid()])
+
+        with scheduler:
+            scheduler.add_job("a", every("1h"))
+            scheduler.trigger("a")
+            until(lambda: told)
+            wait_for(fork(child))
+        """
+    )
+    assert end_of(process) == ["told in the child True", "child exited 0"]
+
+
+def test_a_handler_may_fork_and_many_forks_at_a_time_do_no_harm(start: Start) -> None:
+    process = start(
+        """
+        def at_once():
+            say(len(scheduler.list_jobs()))
+
+        scheduler = Scheduler("memory://", lambda event: wait_for(fork(at_once)))
+
+        with scheduler:
+            for number in range(4):
+                scheduler.add_job(f"job{number}", every("1h"))
+            for number in range(4):
+                scheduler.trigger(f"job{number}")
+            until(lambda: len(scheduler.list_runs(status="completed")) == 4)
+        """
+    )
+    assert sorted(end_of(process)) == ["4"] * 4 + ["child exited 0"] * 4
+
+
+def test_what_the_parent_opened_is_neither_used_nor_closed_in_the_child(start: Start) -> None:
+    process = start(
+        """
+        class Opened(MemoryStorage):
+            "Notes what is done with it, in which process."
+
+            def __init__(self, *arguments):
+                super().__init__(*arguments)
+                self.owner = os.getpid()
+
+            def in_child(self):
+                return Opened(self.cluster.copy_of_rows())
+
+            async def close(self):
+                say("closed by its owner", self.owner == os.getpid())
+                await super().close()
+
+            def __del__(self):
+                say("deleted by its owner", self.owner == os.getpid())
+
+        scheduler = Scheduler(Opened(), print)
+
+        def child():
+            say("child", len(scheduler.list_jobs()))
+            scheduler.stop()
+            gc.collect()
+
+        scheduler.start()
+        scheduler.add_job("a", every("1h"))
+        wait_for(fork(child))
+        scheduler.stop()
+        """
+    )
+    lines = end_of(process)
+    child = lines.index("child exited 0")
+    # The child's own storage; the parent's is not let go of, at the child's exit either.
+    assert lines[:2] == ["child 1", "closed by its owner True"]
+    assert lines[child + 1] == "closed by its owner True"
+    assert {line for line in lines if "its owner" in line} <= {"closed by its owner True", "deleted by its owner True"}
+
+
+def test_a_storage_that_cannot_be_opened_anew_is_named_in_the_child(start: Start) -> None:
+    process = start(
+        """
+        import natscron.sync.life
+        natscron.sync.life._RESTARTS_S = (0.01,)
+
+        class Odd(MemoryStorage):
+            in_child = None
+
+        logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(message)s %(error)s")
+        logging.Formatter.format = lambda self, record: f"{record.msg}: {getattr(record, 'error', '')}"
+        scheduler = Scheduler(Odd(), print)
+
+        def child():
+            try:
+                scheduler.list_jobs()
+            except Exception as error:
+                say(type(error).__name__)
+            try:
+                scheduler.start()
+            except Exception as error:
+                say(type(error).__name__, error)
+
+        with scheduler:
+            wait_for(fork(child))
+        """
+    )
+    lines = end_of(process)
+    assert "SchedulerNotStartedError" in lines
+    assert any(line.startswith("the scheduler cannot be started after the fork now: Odd was used") for line in lines)
+    assert any(line.startswith("ConfigError Odd was used in the process") for line in lines)
+    assert lines[-1] == "child exited 0"
+
+
+def test_a_start_after_the_fork_is_tried_again(start: Start) -> None:
+    process = start(
+        """
+        from natscron import StorageUnavailableError
+        import natscron.sync.life
+        natscron.sync.life._RESTARTS_S = (0.01,) * 10
+
+        class Away(MemoryStorage):
+            tries = 0
+
+            def in_child(self):
+                return Away(self.cluster.copy_of_rows())
+
+            async def initialize(self):
+                Away.tries += 1
+                if 1 < Away.tries < 4:
+                    raise StorageUnavailableError("away")
+
+        scheduler = Scheduler(Away(), print)
+
+        def child():
+            scheduler.wait_until_running("10s")
+            say("tries", Away.tries, len(scheduler.list_jobs()))
+
+        with scheduler:
+            scheduler.add_job("a", every("1h"))
+            wait_for(fork(child))
+        """
+    )
+    assert [line for line in end_of(process) if "cannot be started" not in line] == ["tries 4 1", "child exited 0"]
+
+
+def test_the_async_scheduler_is_stopped_in_the_child_and_can_be_started_there(start: Start) -> None:
+    process = start(
+        """
+        import natscron
+        scheduler = natscron.Scheduler("memory://", lambda event: fired.append(os.getpid()))
+        fired, told = [], []
+        scheduler.on("run_finished", lambda run: told.append(os.getpid()))
+
+        async def in_child():
+            say("child", scheduler.is_running, scheduler.is_leader)
+            try:
+                await scheduler.list_jobs()
+            except natscron.SchedulerNotStartedError as error:
+                say(error)
+            await scheduler.stop()
+            await scheduler.add_job("b", every("1h"))
+            fired.clear(), told.clear()
+            async with scheduler:
+                say(*(job.id for job in await scheduler.list_jobs()))
+                await scheduler.trigger("b")
+                while not told:
+                    await asyncio.sleep(0.005)
+                say("fired and told here", {*fired, *told} == {os.getpid()})
+
+        def at_once():
+            asyncio.run(in_child())
+
+        async def main():
+            async with scheduler:
+                await scheduler.add_job("a", every("1h"))
+                await asyncio.to_thread(lambda: wait_for(fork(at_once)))
+                await scheduler.trigger("a")
+                while os.getpid() not in told:
+                    await asyncio.sleep(0.005)
+                say("the parent goes on", scheduler.is_running)
+
+        asyncio.run(main())
+        """
+    )
+    assert end_of(process) == [
+        "child False False",
+        "scheduler not started: start it first, in this process",
+        "a b",
+        "fired and told here True",
+        "child exited 0",
+        "the parent goes on True",
+    ]
