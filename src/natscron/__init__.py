@@ -42,6 +42,9 @@ if TYPE_CHECKING:
         ValidationError,
         WrongRevisionError,
     )
+    from natscron.messages import (
+        MessageScheduler,
+    )
     from natscron.model import (
         CatchUp,
         CatchUpPolicy,
@@ -112,6 +115,7 @@ __all__ = [
     "LimitExceededError",
     "MalformedInputError",
     "MemoryStorage",
+    "MessageScheduler",
     "ModeNotConfiguredError",
     "NATSStorage",
     "NatscronError",
@@ -185,6 +189,7 @@ _HOMES: Final = {
     "UnknownScheduleKindError": "natscron.errors",
     "ValidationError": "natscron.errors",
     "WrongRevisionError": "natscron.errors",
+    "MessageScheduler": "natscron.messages",
     "CatchUp": "natscron.model",
     "CatchUpPolicy": "natscron.model",
     "Overlap": "natscron.model",

@@ -31,6 +31,7 @@ PUBLIC = [
     "LimitExceededError",
     "MalformedInputError",
     "MemoryStorage",
+    "MessageScheduler",
     "ModeNotConfiguredError",
     "NATSStorage",
     "NatscronError",

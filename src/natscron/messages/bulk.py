@@ -1,0 +1,324 @@
+"""Many single messages at once, through a window of unacknowledged ones.
+
+Order: outcomes come in the order of the messages, each as soon as it and all before it are known. A message with an id
+is first written as if the id were new; if it is not, it takes the place of the old one beside the others (as
+:func:`~natscron.messages.changes.put`), and messages after it are not held up.
+
+Bounds: at most ``window`` messages are taken from the iterable and not yet handed out as outcomes, so an endless one
+is fine. At most :data:`REPLACING` replacements run at once.
+
+What fails: a message that is wrong, or refused, has its error as its outcome, and the rest goes on. When the link is
+lost, what was under way ends as StorageUncertainError; the next message waits for the link, up to ``patience_s``, and
+if it does not come back its outcome says so and nothing more is taken: the call raises StorageUnavailableError after
+the last outcome. Cancelled, or left early, it gives up what is under way: that was sent and may be stored; no task
+stays.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+import msgspec
+
+from natscron.errors import NatscronError, StorageUnavailableError, ValidationError
+from natscron.messages import headers as h
+from natscron.messages.changes import Written, put
+from natscron.messages.drafts import Draft, single_draft
+from natscron.messages.link import Link
+from natscron.messages.records import At, Handle, Outcome
+from natscron.messages.subjects import Place, next_revision, same_id
+from natscron.messages.values import due_ms
+from natscron.wire.kv import is_wrong_sequence
+from natscron.wire.window import PublishWindow
+
+if TYPE_CHECKING:
+    from natscron.messages.scheduler import MessageScheduler
+    from natscron.wire.replies import PubAck
+
+__all__ = ["Bulk", "BulkResult", "Items"]
+
+Items: TypeAlias = Iterable[At | tuple[Any, ...]] | AsyncIterable[At | tuple[Any, ...]]
+"""Messages, or tuples of their fields in order; from an iterable that may wait (async) and need not end."""
+
+REPLACING: Final = 32
+_BREATH: Final = 64
+"""Messages between two looks at what else the loop has to do."""
+_ROOMY: Final = 8_192
+"""Bytes that a message has beside its body at most, unless it has headers of its own."""
+
+
+class BulkResult(msgspec.Struct, frozen=True):
+    """What became of all messages of a call."""
+
+    scheduled: int
+    """How many are stored."""
+    failed: tuple[Outcome, ...]
+    """Those that are not, or of which that is not known, each with its error."""
+    stopped: bool = False
+    """Too many had failed, so the rest of the iterable was not looked at."""
+
+
+class _Flight:
+    """A message that was taken and not handed out."""
+
+    __slots__ = ("again", "draft", "error", "future", "index", "item", "place")
+
+    def __init__(self, index: int, item: Any) -> None:  # noqa: ANN401 - it may not be one
+        self.index = index
+        self.item = item
+        self.draft: Draft | None = None
+        self.place: Place | None = None
+        self.future: asyncio.Future[PubAck] | None = None
+        self.again: asyncio.Task[Written] | None = None
+        self.error: Exception | None = None
+
+
+class _Sent(NamedTuple):
+    place: Place
+    subject: str
+    headers: dict[str, str]
+
+
+class Bulk:
+    """A call of ``at_many``: await it for the :class:`BulkResult`, or go through its outcomes with ``async for``."""
+
+    def __init__(  # noqa: PLR0913 - what a call consists of
+        self,
+        owner: "MessageScheduler",
+        link: Link,
+        items: Items,
+        *,
+        window: int,
+        patience_s: float,
+        max_failures: int,
+        remember: str,
+    ) -> None:
+        if not 1 <= window <= 100_000:  # noqa: PLR2004 - more is queued by no server
+            raise ValidationError(f"window is 1 to 100,000 messages; got {window!r:.80}")
+        self._owner = owner
+        self._link = link
+        self._items = items
+        self._size = window
+        self._patience_s = patience_s
+        self._max_failures = max_failures
+        self._remember = remember
+
+    def __aiter__(self) -> AsyncGenerator[Outcome]:
+        return _Run(self._owner, self._link, self._items, self._size, self._patience_s, self._remember).outcomes()
+
+    def __await__(self) -> Generator[Any, None, BulkResult]:
+        return self._all().__await__()
+
+    async def _all(self) -> BulkResult:
+        run = _Run(self._owner, self._link, self._items, self._size, self._patience_s, self._remember)
+        scheduled = 0
+        failed: list[Outcome] = []
+        async with contextlib.aclosing(run.outcomes()) as outcomes:
+            async for outcome in outcomes:
+                if outcome.error is None:
+                    scheduled += 1
+                    continue
+                failed.append(outcome)
+                if len(failed) >= self._max_failures:
+                    run.enough()
+        return BulkResult(scheduled, tuple(failed), run.stopped)
+
+
+class _Run:
+    """One run over the messages."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - see Bulk
+        self,
+        owner: "MessageScheduler",
+        link: Link,
+        items: Items,
+        size: int,
+        patience_s: float,
+        remember: str,
+    ) -> None:
+        self._owner = owner
+        self._link = link
+        self._items = items
+        self._size = size
+        self._patience_s = patience_s
+        self._remember = remember
+        self._flying: deque[_Flight] = deque()
+        self._count = 0
+        self._changed = asyncio.Event()
+        """Something was taken, or the end is reached."""
+        self._room = asyncio.Event()
+        self._up = asyncio.Event()
+        self._replacing = asyncio.Semaphore(REPLACING)
+        self._tasks: set[asyncio.Task[Written]] = set()
+        self._window: PublishWindow
+        self._limit = 0
+        self.stopped = False
+
+    def enough(self) -> None:
+        """Take no more."""
+        self.stopped = True
+
+    def on_down(self) -> None:
+        """The link is lost."""
+        self._up.clear()
+
+    def on_up(self) -> None:
+        """The link is back."""
+        self._up.set()
+
+    async def outcomes(self) -> AsyncGenerator[Outcome]:
+        """All outcomes, in the order of the messages."""
+        await self._link.facts()
+        connection = await self._link.connection()
+        self._limit = connection.max_payload
+        self._window = PublishWindow(connection, size=self._size, timeout_s=self._link.timeout_s)
+        remove = connection.add_listener(self)
+        feeder = asyncio.get_running_loop().create_task(self._feed())
+        try:
+            while True:
+                if self._flying:
+                    outcome = await self._outcome(self._flying[0])
+                    self._flying.popleft()
+                    self._room.set()
+                    yield outcome
+                elif feeder.done():
+                    break
+                else:
+                    self._changed.clear()
+                    await self._changed.wait()
+            feeder.result()
+        finally:
+            remove()
+            feeder.cancel()
+            for task in self._tasks:
+                task.cancel()
+            await self._window.close()
+            await asyncio.gather(feeder, *self._tasks, return_exceptions=True)
+
+    async def _feed(self) -> None:
+        """Take messages and send them; ends with the iterable, with its error, or with a link that stays away."""
+        try:
+            if isinstance(self._items, AsyncIterable):
+                async for item in self._items:
+                    await self._take(item)
+                    if self.stopped:
+                        break
+            else:
+                for item in self._items:
+                    await self._take(item)
+                    if self.stopped:
+                        break
+                    if self._count % _BREATH == 0:
+                        await asyncio.sleep(0)
+        finally:
+            self._changed.set()
+
+    async def _take(self, item: Any) -> None:  # noqa: ANN401 - it may not be a message
+        while len(self._flying) >= self._size:
+            self._room.clear()
+            await self._room.wait()
+        flight = _Flight(self._count, item)
+        self._count += 1
+        lost: StorageUnavailableError | None = None
+        try:
+            sent = self._prepared(flight)
+            await self._send(flight, sent)
+        except NatscronError as error:
+            flight.error = error
+            lost = error if isinstance(error, StorageUnavailableError) else None
+        self._flying.append(flight)
+        self._changed.set()
+        if lost is not None:
+            raise lost
+
+    def _prepared(self, flight: _Flight) -> _Sent:
+        item = flight.item
+        if type(item) is not At:
+            if not isinstance(item, tuple):
+                raise ValidationError(f"not a message: {item!r:.80}: give At(target, when, body), or such a tuple")
+            try:
+                item = At(*item)
+            except TypeError as error:
+                raise ValidationError(f"not a message: {item!r:.80}: {error}") from None
+            flight.item = item
+        link = self._link
+        now_ms = link.clock.now_ms()
+        due = due_ms(item.when, now_ms, item.past)
+        draft = single_draft(
+            item.target, due, item.body, id=item.id, headers=item.headers, ttl=item.ttl, rollup=item.rollup
+        )
+        if item.headers or len(draft.body) + _ROOMY > self._limit:
+            link.check_size(draft.headers, draft.body)
+        revision = next_revision(None, now_ms)
+        if item.id is None:
+            place = Place(link.prefix, item.target, revision, revision)
+            headers = draft.headers | h.expect(link.stream)
+        else:
+            subjects = same_id(link.prefix, item.target, item.id)
+            place = Place(link.prefix, item.target, item.id, revision)
+            headers = draft.headers | h.expect(link.stream, 0, subjects)
+        flight.draft, flight.place = draft, place
+        return _Sent(place, place.subject, headers)
+
+    async def _send(self, flight: _Flight, sent: _Sent) -> None:
+        """Send it, waiting for the link if it is down. Raises StorageUnavailableError if that stays away."""
+        draft = flight.draft
+        while draft is not None:
+            try:
+                flight.future = await self._window.publish(sent.subject, draft.body, sent.headers)
+            except StorageUnavailableError:
+                await self._wait_for_link()
+                continue
+            if draft.id is not None:
+                flight.future.add_done_callback(lambda _: self._again(flight))
+            return
+
+    async def _wait_for_link(self) -> None:
+        connection = await self._link.connection()
+        self._up.clear()
+        try:
+            async with asyncio.timeout(self._patience_s):
+                while not connection.is_connected and not connection.is_closed:
+                    await self._up.wait()
+        except TimeoutError:
+            raise StorageUnavailableError(
+                f"the connection to NATS did not come back within {self._patience_s} s"
+            ) from None
+        if connection.is_closed:
+            raise StorageUnavailableError("the connection to NATS was closed")
+
+    def _again(self, flight: _Flight) -> "asyncio.Task[Written] | None":
+        """If its id was taken: begin to replace what is there."""
+        future, draft = flight.future, flight.draft
+        if flight.again is None and future is not None and draft is not None and not future.cancelled():
+            error = future.exception()
+            if error is not None and is_wrong_sequence(error):
+                flight.again = asyncio.get_running_loop().create_task(self._replace(draft))
+                self._tasks.add(flight.again)
+                flight.again.add_done_callback(self._tasks.discard)
+        return flight.again
+
+    async def _replace(self, draft: Draft) -> Written:
+        async with self._replacing:
+            return await put(self._link, draft, self._remember)
+
+    async def _outcome(self, flight: _Flight) -> Outcome:
+        place = flight.place
+        if flight.error is not None or flight.future is None or place is None:
+            return Outcome(flight.index, flight.item, error=flight.error)
+        try:
+            ack = await flight.future
+        except NatscronError as error:
+            again = self._again(flight) if flight.draft is not None and flight.draft.id is not None else None
+            if again is None:
+                refused = self._link.refused(error, place.subject)
+                return Outcome(flight.index, flight.item, error=refused)
+            try:
+                written = await again
+            except NatscronError as failure:
+                return Outcome(flight.index, flight.item, error=failure)
+            handle = Handle(self._owner, written.place, written.seq, replaced=written.replaced)
+            return Outcome(flight.index, flight.item, handle)
+        return Outcome(flight.index, flight.item, Handle(self._owner, place, ack.seq))
