@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from natscron.errors import ConfigError
 from natscron.storage.sql.database import LEVEL
 
-__all__ = ["Address", "borrowed", "where_of"]
+__all__ = ["Address", "borrowed", "repooled", "where_of"]
 
 _SUPPORTED: Final = "sqlite:///FILE, postgresql://, mysql:// and mariadb://"
 _ALIASES: Final = {"postgres": "postgresql"}
@@ -116,6 +116,12 @@ def borrowed(engine: AsyncEngine) -> AsyncEngine:
         _refuse_memory(engine.url.database, engine.url.query)
     sync = engine.sync_engine
     return AsyncEngine(Engine(sync.pool, sync.dialect, sync.url, hide_parameters=True))
+
+
+def repooled(engine: AsyncEngine) -> AsyncEngine:
+    """A view as :func:`borrowed` made it, with an empty pool of the same kind."""
+    sync = engine.sync_engine
+    return AsyncEngine(Engine(sync.pool.recreate(), sync.dialect, sync.url, hide_parameters=True))
 
 
 def where_of(url: URL) -> str:

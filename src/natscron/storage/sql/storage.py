@@ -18,9 +18,10 @@ from natscron.clock import Clock, SystemClock
 from natscron.codec.calendar import encode_calendar
 from natscron.errors import StorageNotInitializedError
 from natscron.model import Activity, Calendar, Claim, Claimed, Ending, Job, Ms, Node, OpenRow, Run, WorkerInfo
+from natscron.storage.forks import keep_forever
 from natscron.storage.protocol import Capabilities, JobSink, LeaderLink, OnReply, RunQuery, StateSink, Watch
 from natscron.storage.queue import QueueSink
-from natscron.storage.sql.address import Address, borrowed, where_of
+from natscron.storage.sql.address import Address, borrowed, repooled, where_of
 from natscron.storage.sql.options import SQLOptions
 from natscron.storage.sql.parts import Parts
 from natscron.storage.sql.rows import check_id, check_name
@@ -84,6 +85,19 @@ class SQLStorage:
             parts, self._parts = self._parts, None
             if parts is not None:
                 await parts.close()
+
+    def in_child(self) -> "SQLStorage":
+        """In a process that was forked: a storage for the same database, with nothing that this one opened.
+
+        What a caller's engine has in its pool stays there unused; how a fork treats it otherwise is the caller's.
+        """
+        keep_forever(self)
+        target: str | AsyncEngine = ""
+        if self._engine is not None:
+            target = repooled(self._engine)
+        elif self._address is not None:
+            target = self._address.url.render_as_string(hide_password=False)
+        return SQLStorage(target, self.options, clock=self._clock)
 
     async def health_check(self) -> None:
         """Raise StorageUnavailableError unless the database answers, SchemaTooNewError if it was changed meanwhile."""
