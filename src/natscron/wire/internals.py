@@ -86,6 +86,17 @@ class WireClient(Client):
         self._on_down = on_down
         self._on_closed = on_closed
 
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        """As the client does, which looks at every letter of a name by itself: a third of what a message costs."""
+        found: dict[str, str] = {}
+        for line in raw.split(b"\r\n"):
+            name, colon, value = line.partition(b":")
+            words = name.split()
+            if colon and len(words) == 1 and words[0].isascii():
+                found[words[0].decode("ascii")] = value.strip().decode("utf-8", "replace")
+        return found
+
     async def _process_op_err(self, e: Exception) -> None:
         if not (self.is_closed or self.is_reconnecting):
             abort(self)

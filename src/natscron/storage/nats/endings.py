@@ -104,12 +104,15 @@ class Endings:
             try:
                 ack = await one.answer
             except StorageError as error:
-                if is_wrong_sequence(error):
+                try:
+                    if not is_wrong_sequence(error):
+                        raise
                     await self._steps.refresh(one.row)
-                    again[one.number] = left[one.number]
-                else:
+                except StorageError as failure:
                     self._view.free(one.version)
-                    begun.failure = error
+                    begun.failure = failure
+                else:
+                    again[one.number] = left[one.number]
                 continue
             self._view.apply(one.row, ack.seq)
             stored[one.number] = True

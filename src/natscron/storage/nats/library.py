@@ -113,6 +113,7 @@ class NATSStorage(NatsStorage):
         view.on_wake, view.on_cancel = self._sinks.wake, self._sinks.cancel
         view.on_doubt = partial(self._doubt, steps)
         watch = Watch(connection, self.library.runs_stream, [self.library.runs_prefix + ">"], view)
+        view.on_stale = watch.renew
         try:
             async with asyncio.timeout(_FULL_S):
                 await watch.ready()
@@ -145,7 +146,7 @@ class NATSStorage(NatsStorage):
     # The leader's side.
 
     async def open_link(self, on_reply: OnReply) -> LeaderLink:
-        """Open a leader's own connection. Raises StorageUnavailableError, also while what is known of the queue is old."""
+        """Open a leader's own connection. Raises StorageUnavailableError, also while the view of it is behind."""
         parts = self._whole
 
         def hand_over(token: str, status: str, headers: Mapping[str, str], data: bytes) -> None:

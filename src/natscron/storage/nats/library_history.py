@@ -2,8 +2,8 @@
 
 One job's records are one filter. Records of all jobs are read from the end of the log backwards, in windows that
 double, until no earlier record can be among those asked for: a run is recorded after it began, so what was stored
-before the earliest of those found began is not among them. That goes for records by their own time, newest first; any other
-order needs a look at all records, :data:`~natscron.storage.nats.history.SCAN_LIMIT` of the newest at most.
+before the earliest of those found began is not among them. That goes for records by their own time, newest first; any
+other order needs a look at all records, :data:`~natscron.storage.nats.history.SCAN_LIMIT` of the newest at most.
 """
 
 import asyncio

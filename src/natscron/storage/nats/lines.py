@@ -24,10 +24,11 @@ class Open:
     ``busy``: a write of ours on it is under way. ``since_s``: when it was first seen so, by this host's own clock.
     """
 
-    __slots__ = ("alive", "busy", "marked", "row", "seq", "since_s")
+    __slots__ = ("alive", "busy", "key", "marked", "row", "seq", "since_s")
 
-    def __init__(self, row: RunRow, seq: int, since_s: float) -> None:
+    def __init__(self, row: RunRow, seq: int, since_s: float, key: str) -> None:
         self.row = row
+        self.key = key
         self.seq = seq
         self.since_s = since_s
         self.alive = True

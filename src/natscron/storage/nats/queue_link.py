@@ -37,7 +37,7 @@ from natscron.policy import overlap
 from natscron.policy.overlap import Verdict
 from natscron.storage.nats.library_options import LibraryOptions
 from natscron.storage.nats.link import NatsLeaderLink
-from natscron.storage.nats.runrow import RowState, RunRow, encode_run_row
+from natscron.storage.nats.runrow import RowState, RunRow, encode_run_row, row_key
 from natscron.storage.nats.steps import REPLACED, Steps
 from natscron.storage.protocol import Outgoing, Staged, StateSnapshot
 from natscron.wire.failures import ApiError
@@ -171,7 +171,8 @@ class QueueLink(NatsLeaderLink):
 
     def _encoded(self, entry: _Entry) -> bytes:
         headers = self._steps.headers(entry.row, 0)
-        raw, entry.ack = self._connection.encode_acked(self._steps.subject(entry.row), entry.raw, headers)
+        key = row_key(entry.row) if entry.one is None else entry.one.key
+        raw, entry.ack = self._connection.encode_acked(self._library.runs_prefix + key, entry.raw, headers)
         return raw
 
     async def _commit(

@@ -38,6 +38,10 @@ logger = logging.getLogger("natscron.storage")
 
 REPLACED: Final = "a newer run took its place (overlap cancel_other)"
 
+_ATTEMPTS: Final = 60
+_AGAIN_S: Final = 0.5
+"""After half a minute another leader has begun, which looks at everything that is held."""
+
 Put = Callable[[str, bytes, Mapping[str, str]], Awaitable["asyncio.Future[PubAck]"]]
 _T = TypeVar("_T")
 
@@ -100,7 +104,7 @@ class Steps:
     async def put(self, one: Open, row: RunRow, put: Put | None = None) -> "asyncio.Future[PubAck]":
         """Send ``row`` off, over the version ``one``. ``put``: how; on the shared connection unless given."""
         write = put or self.window.publish
-        return await write(self.subject(row), encode_run_row(row), self.headers(row, one.seq))
+        return await write(self.options.runs_prefix + one.key, encode_run_row(row), self.headers(row, one.seq))
 
     async def step(self, one: Open, row: RunRow, put: Put | None = None) -> bool:
         """Write ``row`` over ``one``; False if that was not the newest version any more. Raises StorageError."""
@@ -108,11 +112,14 @@ class Steps:
         try:
             ack = await asyncio.shield(await self.put(one, row, put))
         except BaseException as error:
-            if is_wrong_sequence(error):
+            try:
+                if not is_wrong_sequence(error):
+                    raise
                 await self.refresh(one.row)
-                return False
-            self.view.free(one)
-            raise
+            except BaseException:
+                self.view.free(one)
+                raise
+            return False
         self.view.apply(row, ack.seq)
         return True
 
@@ -144,7 +151,18 @@ class Steps:
     def _room(self, job: str) -> None:
         """A run ended, or one is held: the leader sees to what waits."""
         if job in self.view.held and job not in self._releasing and self.leads():
-            self.spawn(self.release(job), "release")
+            self.spawn(self._see_to(job), "release")
+
+    async def _see_to(self, job: str) -> None:
+        """Let go what may go, also if the store is away for a while."""
+        for _ in range(_ATTEMPTS):
+            try:
+                await self.release(job)
+            except StorageError as error:
+                logger.warning("what waits of job %s cannot be let go now: %s", job, error)
+                await asyncio.sleep(_AGAIN_S)
+            else:
+                return
 
     async def release(self, job: str) -> None:
         """Let go what is held, the oldest first, as many as there is room for. Raises StorageError."""

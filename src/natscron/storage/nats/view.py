@@ -25,7 +25,7 @@ from natscron.errors import MalformedInputError, StorageUnavailableError
 from natscron.model import Activity, Ms, Run, RunStatus, WorkerInfo
 from natscron.storage.nats.library_options import LibraryOptions
 from natscron.storage.nats.lines import Line, Open
-from natscron.storage.nats.runrow import RowState, RunRow, decode_run_row
+from natscron.storage.nats.runrow import RowState, RunRow, decode_run_row, row_key
 from natscron.wire.kv import is_deleted
 from natscron.wire.publisher import read_token
 
@@ -35,7 +35,9 @@ logger = logging.getLogger("natscron.storage")
 
 _OVER_KEPT: Final = 50_000
 _JOBS_KEPT: Final = 100_000
-_SAMPLES: Final = 64
+_SAMPLES: Final = 16
+_SAMPLED: Final = 8
+"""Every eighth message tells something of the store's clock."""
 _AHEAD_MS: Final[Ms] = 5
 _BEHIND_MS: Final[Ms] = 250
 """Differences between the store's clock and ours that are taken for what a message's way costs."""
@@ -94,6 +96,8 @@ class QueueView:
         """A run of this job ended, or one is held."""
         self.on_doubt: Callable[[], None] = lambda: None
         """A full set is there: :meth:`settle` is to be called when all of the store was seen."""
+        self.on_stale: Callable[[], None] = lambda: None
+        """Everything is to be read once more."""
         self._options = options
         self._clock = clock
         self._cut = len(options.runs_prefix)
@@ -133,34 +137,43 @@ class QueueView:
     ) -> None:
         """A row, an announcement, or the end of either."""
         key = subject[self._cut :]
-        if self._fresh is None:
+        if self._fresh is None and seq % _SAMPLED == 0:
             self._sample(timestamp_ns)
         if key.startswith("_"):
             if key.startswith("_worker."):
                 self._announced(id_of(key[8:]), None if is_deleted(headers) else data, seq)
             return
+        run_id = read_token(key.rpartition(".")[2])
         if is_deleted(headers):
-            self.vanished(read_token(key.rpartition(".")[2]), seq)
+            self.vanished(run_id, seq)
             return
+        if self._fresh is not None:
+            self._fresh.add(run_id)
+        known = self.rows.get(run_id)
+        if (known.seq if known is not None else self.over.get(run_id, 0)) >= seq:
+            return  # our own write, which was answered before it came
         try:
             row = decode_run_row(data)
         except MalformedInputError as error:
             logger.warning("run %s cannot be used: %s", key, error)
             return
-        if self._fresh is not None:
-            self._fresh.add(row.run_id)
         self.apply(row, seq)
 
     def on_complete(self, seq: int) -> None:
         """Everything up to ``seq`` was handed over."""
-        self.position = max(self.position, seq)
         fresh, self._fresh = self._fresh, None
+        if fresh is not None and seq < self.position:
+            self._start_over()
+            return
+        self.position = max(self.position, seq)
         if fresh is not None:
             self._doubt = {
                 run_id: one.seq for run_id, one in self.rows.items() if run_id not in fresh and 0 < one.seq <= seq
             }
             if self._doubt:
                 self.on_doubt()
+            for job in list(self.held):
+                self.on_room(job)
         if self._reached:
             waiting, self._reached = self._reached, []
             for wanted, future in waiting:
@@ -168,6 +181,16 @@ class QueueView:
                     self._reached.append((wanted, future))
                 elif not future.done():
                     future.set_result(None)
+
+    def _start_over(self) -> None:
+        """The bucket is another than before: it was deleted, and made anew."""
+        logger.error("the bucket of runs was made anew: what was known of it is forgotten")
+        for one in list(self.rows.values()):
+            self._take_out(one)
+        self.over.clear()
+        self._workers.clear()
+        self.position = 0
+        self.on_stale()
 
     async def reached(self, seq: int, timeout_s: float) -> None:
         """Wait until everything stored up to ``seq`` was seen. Raises StorageUnavailableError."""
@@ -210,14 +233,14 @@ class QueueView:
                 self.on_room(row.job)
             return
         self.over.pop(run_id, None)
-        one = Open(row, seq, self._clock.trust_s())
+        one = Open(row, seq, self._clock.trust_s(), row_key(row) if before is None else before.key)
         if before is not None and before.row.state is row.state and before.row.attempt == row.attempt:
             one.since_s, one.marked = before.since_s, before.marked
         self._put_in(one)
 
     def enter(self, row: RunRow) -> Open:
         """A run that is on its way to the store."""
-        one = Open(row, 0, self._clock.trust_s())
+        one = Open(row, 0, self._clock.trust_s(), row_key(row))
         one.busy = True
         self._put_in(one)
         return one
