@@ -40,7 +40,7 @@ class FaultyStorage(MemoryStorage):
         """A link that can be broken."""
         await asyncio.sleep(self.latency_s)
         self.cluster.ensure_up()
-        link = FaultyLink(self.cluster, on_reply, self.latency_s)
+        link = FaultyLink(self.cluster, on_reply, self.latency_s, self._left_out)
         self.faulty_links = [whole for whole in self.faulty_links if not whole.broken.is_set()] + [link]
         self.links = list(self.faulty_links)
         return link
