@@ -6,6 +6,7 @@ Our async driver is picked, whatever driver the URL names for other programs; an
 
 import importlib.util
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from natscron.errors import ConfigError
 from natscron.storage.sql.database import LEVEL
+from natscron.storage.sql.quick import QuickConnection
 
 __all__ = ["Address", "borrowed", "repooled", "where_of"]
 
@@ -98,6 +100,8 @@ class Address(msgspec.Struct, frozen=True):
             }
         elif backend in {"mysql", "mariadb"}:
             options["connect_args"] = {"connect_timeout": _POOL_WAIT_S, "init_command": _MYSQL_SESSION}
+        elif driver == "aiosqlite":
+            options["async_creator"] = partial(QuickConnection.open, self.url)
         engine = create_async_engine(self.url, **options)
         event.listen(engine.sync_engine, "checkout", _refuse_dead)
         return engine

@@ -183,7 +183,6 @@ class Database:
     async def _writer(self) -> AsyncIterator[AsyncConnection]:
         if self._sqlite is not None:
             async with self._sqlite.writing() as connection:
-                await connection.exec_driver_sql("BEGIN IMMEDIATE")
                 yield connection
             return
         async with self._engine.connect() as connection:

@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from natscron.storage.sql.apart import Apart
+from natscron.storage.sql.quick import QuickConnection
 
 __all__ = ["SqliteConnections"]
 
@@ -62,12 +63,13 @@ class SqliteConnections:
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """The connection that writes, for one user at a time; what was not committed is rolled back."""
+        """A transaction on the connection that writes, for one at a time; rolled back when an exception ends it."""
         async with self._writing:
             if self._writer is None or not self._writer.usable:
                 self._writer = await self.open()
             writer = self._writer
             try:
+                await _begin(writer, "BEGIN IMMEDIATE")
                 yield writer.connection
             except BaseException:
                 if not await _mended(writer):
@@ -80,7 +82,7 @@ class SqliteConnections:
         async with self._reading:
             reader = self._readers.pop() if self._readers else await self.open(reading=True)
             try:
-                await reader.connection.exec_driver_sql("BEGIN")
+                await _begin(reader, "BEGIN")
                 yield reader.connection
             finally:
                 if await _mended(reader):
@@ -100,6 +102,13 @@ class SqliteConnections:
     async def _close_readers(self) -> None:
         while self._readers:
             await self._readers.pop().close()
+
+
+async def _begin(apart: Apart, statement: str) -> None:
+    if isinstance(apart.driver, QuickConnection):
+        apart.driver.begin = statement
+    else:
+        await apart.connection.exec_driver_sql(statement)
 
 
 async def _use_wal(connection: AsyncConnection) -> None:

@@ -1,0 +1,116 @@
+"""SQLite in a thread, with one visit to it per statement.
+
+aiosqlite goes to its thread for the cursor, the statement, the rows and the end of the cursor, each a switch of threads
+and a turn of the loop: most of what a small transaction takes. Here a cursor does all of that in one visit, and BEGIN
+rides on the first statement of its transaction. What SQLAlchemy asks of a cursor is all that it offers.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Self
+
+import aiosqlite
+from sqlalchemy import URL
+
+__all__ = ["QuickConnection"]
+
+
+class QuickConnection(aiosqlite.Connection):
+    """``begin``: a statement to be executed before the next one, once."""
+
+    begin: str | None = None
+
+    @classmethod
+    async def open(cls, url: URL) -> "QuickConnection":
+        """Open the file that the URL names. Raises sqlite3.Error."""
+        [path], options = url.get_dialect()().create_connect_args(url)
+        connect: Callable[[], sqlite3.Connection] = partial(sqlite3.connect, str(path), **options)
+        connection = cls(connect, iter_chunk_size=64)
+        # As SQLAlchemy has it: a process that ends does not wait for it.
+        connection._thread.daemon = True
+        await connection
+        return connection
+
+    def cursor(self) -> "_Cursor":  # type: ignore[override]  # what SQLAlchemy enters, and nobody else
+        """A cursor; nothing is done yet."""
+        return _Cursor(self)
+
+    async def rollback(self) -> None:
+        """Roll back; a transaction without a statement has not begun."""
+        self.begin = None
+        await super().rollback()
+
+    async def commit(self) -> None:
+        """Commit; a transaction without a statement has not begun."""
+        self.begin = None
+        await super().commit()
+
+    async def visit(self, statement: str, parameters: Any, *, many: bool) -> "_Outcome":  # noqa: ANN401 - the driver's
+        """Execute a statement and fetch all of its rows."""
+        outcome: _Outcome = await self._execute(self._visit, statement, parameters, many)  # type: ignore[no-untyped-call]
+        return outcome
+
+    def _visit(self, statement: str, parameters: Any, many: bool) -> "_Outcome":  # noqa: ANN401, FBT001 - in the thread
+        connection = self._conn
+        begin, self.begin = self.begin, None
+        if begin is not None:
+            connection.execute(begin)
+        cursor = connection.executemany(statement, parameters) if many else connection.execute(statement, parameters)
+        rows = cursor.fetchall() if cursor.description else []
+        outcome = _Outcome(cursor, rows)
+        cursor.close()
+        return outcome
+
+
+class _Outcome:
+    """What is left of a statement."""
+
+    def __init__(self, cursor: sqlite3.Cursor, rows: list[Any]) -> None:
+        self.description = cursor.description
+        self.rowcount = cursor.rowcount
+        self.lastrowid = cursor.lastrowid
+        self.rows = rows
+
+
+class _Cursor:
+    """One statement's."""
+
+    arraysize = 1
+
+    def __init__(self, connection: QuickConnection) -> None:
+        self._connection = connection
+        self._outcome: _Outcome | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    @property
+    def description(self) -> Any:  # noqa: ANN401 - the driver's
+        """The columns, None if there are none."""
+        return None if self._outcome is None else self._outcome.description
+
+    @property
+    def rowcount(self) -> int:
+        """Rows changed."""
+        return -1 if self._outcome is None else self._outcome.rowcount
+
+    @property
+    def lastrowid(self) -> int | None:
+        """The last row inserted."""
+        return None if self._outcome is None else self._outcome.lastrowid
+
+    async def execute(self, statement: str, parameters: Iterable[Any] = ()) -> None:
+        """Execute it and fetch its rows."""
+        self._outcome = await self._connection.visit(statement, parameters, many=False)
+
+    async def executemany(self, statement: str, parameters: Iterable[Iterable[Any]]) -> None:
+        """Execute it for each."""
+        self._outcome = await self._connection.visit(statement, parameters, many=True)
+
+    async def fetchall(self) -> Sequence[Any]:
+        """All rows."""
+        return [] if self._outcome is None else self._outcome.rows
+
+    async def close(self) -> None:
+        """It is closed already."""
