@@ -6,6 +6,7 @@ Run as a program (``python -m natscron.testing.crew URL FILE``) this module is o
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -81,7 +82,8 @@ class Crew:
         with (self.folder / f"{name}.log").open("w") as errors:
             process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)  # noqa: S603 - our own program
         self._processes[name] = process
-        line = process.stdout.readline() if process.stdout is not None else ""
+        with process.stdout or contextlib.nullcontext() as output:
+            line = output.readline() if output is not None else ""
         if line.strip() != _READY:
             process.kill()
             process.wait()
