@@ -18,6 +18,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import threading
 import tomllib
 from collections.abc import Callable
@@ -194,15 +195,17 @@ class Reader:
         self._environment[name] = value
 
     def run_python(self, block: Block) -> None:
-        done = subprocess.run(  # noqa: S603 - the README's code
-            [sys.executable, "-W", "error", "-c", block.text],
-            cwd=self._root,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_S,
-            check=False,
-        )
+        # What a program writes belongs to nobody's checkout.
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run(  # noqa: S603 - the README's code
+                [sys.executable, "-W", "error", "-c", block.text],
+                cwd=folder,
+                env=self._environment,
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_S,
+                check=False,
+            )
         assert done.returncode == 0, f"README.md line {block.line}:\n{done.stdout}{done.stderr}"
 
     def create_job(self, block: Block) -> None:
