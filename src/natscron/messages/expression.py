@@ -49,7 +49,7 @@ _ALIASES: Final = {
 _SIX: Final = 6
 _RUN: Final = 3
 """Values in a row from which on they are written as a range."""
-_LOOKS: Final = (-25 * 3600, -3601, -1, 0, 1, 1800, 3599, 3600, 25 * 3600)
+_LOOKS: Final = (-25 * 3600, -1, 0, 1800, 3600, 25 * 3600)
 """Seconds from a clock change at which both searches are compared; the server may look at any time."""
 
 
@@ -193,21 +193,28 @@ def _conflict(schedule: CronSchedule, server: ServerCron, now_s: int) -> str | N
         return None
     zone = schedule.zone
     table = zone.cover(now_s - _DAY_S, now_s + _AHEAD_S)
-    for i in range(bisect_right(table.at, now_s - _DAY_S), bisect_right(table.at, now_s + _AHEAD_S)):
+    ahead = range(bisect_right(table.at, now_s - _DAY_S), bisect_right(table.at, now_s + _AHEAD_S))
+    for i in ahead:
         change, before, after = table.at[i], table.offset[i], table.offset[i + 1]
         slot = schedule.pattern.after(change + min(before, after) - 1)
-        date = f"{instant_of((change + before) * 1000):%Y-%m-%d}"
         if slot < change + max(before, after):
             kind = "skips" if after > before else "repeats"
             shown = f"{instant_of(slot * 1000):%H:%M:%S}"
-            return f"a slot falls at {shown}, which the clock change of {date} in {zone.name} {kind}"
+            return f"a slot falls at {shown}, which the clock change of {_date(change + before)} in {zone.name} {kind}"
+    for i in ahead:
+        change = table.at[i]
         previous = schedule.last_at_or_before_ms((change - 1) * 1000)
         looks = [change + look for look in _LOOKS]
         if previous is not None:
             looks.append(previous // 1000)
         if any(schedule.next_after_ms(look * 1000) != _ms(server.next_after(look)) for look in looks):
+            date = _date(change + table.offset[i])
             return f"the server's search goes astray around the clock change of {date} in {zone.name}"
     return None
+
+
+def _date(wall: int) -> str:
+    return f"{instant_of(wall * 1000):%Y-%m-%d}"
 
 
 def _ms(second: int | None) -> int | None:

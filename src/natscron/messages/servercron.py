@@ -98,22 +98,25 @@ def _field(text: str, bounds: _Bounds) -> tuple[int, bool]:
 class _Walk:
     """A point in time that is moved about, in absolute steps or on the wall of a zone."""
 
-    __slots__ = ("at", "zone")
+    __slots__ = ("_known", "at", "zone")
 
     def __init__(self, at: int, zone: Zone | None) -> None:
         self.at = at
         self.zone = zone
+        self._known = (0, -_SPAN, 1 << 62) if zone is None else (0, 0, 0)
 
     def _stretch(self, at: int) -> tuple[int, int, int]:
         """The offset at an instant, and from when until when (exclusive) it holds, as far as is known."""
-        if self.zone is None:
-            return 0, -_SPAN, 1 << 62
+        known = self._known
+        if self.zone is None or known[1] <= at < known[2]:
+            return known
         table = self.zone.table
         if not table.safe_from <= at < table.safe_until:
             table = self.zone.around(at)
         i = bisect_right(table.at, at)
-        start = table.at[i - 1] if i else table.start - _DAY
-        return table.offset[i], start, table.at[i] if i < len(table.at) else table.end + _DAY
+        start = table.at[i - 1] if i else table.start
+        known = self._known = (table.offset[i], start, table.at[i] if i < len(table.at) else table.end)
+        return known
 
     @property
     def wall(self) -> int:
