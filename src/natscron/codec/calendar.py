@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from natscron.codec.gojson import as_object, decode, fold, normalise
-from natscron.codec.row import needs_newer
+from natscron.codec.row import needs_newer, own_stamp
 from natscron.codec.times import ms_to_text
 from natscron.errors import InvalidCalendarError, LimitExceededError, NatscronError, ValidationError
 from natscron.model import Calendar, CalendarSpec, CalendarVersion, Stamp, Weekly
@@ -136,8 +136,10 @@ def decode_calendar(key: str, value: bytes, stamp: Stamp, limit: int | None = No
             spec=spec,
             revision=stamp.seq,
             updated_at_ms=stamp.at_ms,
-            counts_from=owned.counts_from or stamp,
-            previous=owned.previous,
+            counts_from=own_stamp(owned.counts_from, stamp),
+            previous=tuple(
+                msgspec.structs.replace(version, since=own_stamp(version.since, stamp)) for version in owned.previous
+            ),
         )
     except (NatscronError, msgspec.MsgspecError, ValueError, RecursionError) as error:
         return _unreadable(name, str(error) or type(error).__name__, stamp, newer=False)

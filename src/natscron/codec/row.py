@@ -3,10 +3,12 @@
 The row is the job JSON with the Go version's fields first, so that both versions read it, and one object ``natscron``
 with what the store owns. A writer cannot know the timestamp and sequence that its write will get; so a creating write
 leaves out generation, creation and anchor, a write that changes the schedule leaves out ``counts_from``, and a reader
-takes them from the row's own message. Every later write copies them into the row.
+takes them from the row's own message. Every later write copies them into the row. An import from another store says
+them explicitly, but for the sequence that planning goes by, which it leaves to the reader (:data:`THIS_WRITE`).
 """
 
 import json
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -28,10 +30,13 @@ from natscron.model import (
     Version,
 )
 
-__all__ = ["READER", "decode_row", "encode_row", "needs_newer"]
+__all__ = ["READER", "THIS_WRITE", "decode_row", "encode_row", "needs_newer", "own_stamp"]
 
 READER: Final = 2
 """The highest reader version that this code honours."""
+THIS_WRITE: Final = -1
+"""As a stamp's sequence in a row that is to be written: that of this very write. For a row whose instants come from
+another store, since a writer does not know its sequence."""
 
 _OWN: Final = "natscron"
 _SHARED_LIMIT: Final = 10_000
@@ -233,9 +238,20 @@ def _stored(owned: _Owned | None, stamp: Stamp) -> dict[str, Any]:
         "generation": stamp.seq if owned.generation is None else owned.generation,
         "created_at_ms": stamp.at_ms if owned.created_at is None else owned.created_at,
         "anchor_ms": stamp.at_ms if owned.anchor is None else owned.anchor,
-        "counts_from": owned.counts_from or stamp,
-        "previous": owned.previous,
+        "counts_from": own_stamp(owned.counts_from, stamp),
+        "previous": tuple(map(partial(_own_version, stamp=stamp), owned.previous)) if owned.previous else (),
     }
+
+
+def own_stamp(found: Stamp | None, stamp: Stamp) -> Stamp:
+    """A stamp that a row has, completed by that of its own message; None: the row does not say it."""
+    if found is None:
+        return stamp
+    return Stamp(found.at_ms, stamp.seq) if found.seq == THIS_WRITE else found
+
+
+def _own_version(version: Version, stamp: Stamp) -> Version:
+    return msgspec.structs.replace(version, since=own_stamp(version.since, stamp))
 
 
 def needs_newer(own: Any) -> str | None:  # noqa: ANN401 - any JSON value

@@ -242,7 +242,8 @@ def _floor(entry: Entry, versions: Sequence[InForce], i: int, schedule: Schedule
     floor = max(since, bound_of(schedule, versions[begun].since.at_ms))
     if spec is None or not version.own:
         return floor
-    created = i == 0 and entry.job.generation in (0, version.since.seq)
+    # A generation that comes from another store may equal this store's sequence by chance.
+    created = i == 0 and entry.job.generation in (0, version.since.seq) and since == entry.job.anchor_ms
     if created and spec.run_at_start:
         return min(floor, bound_of(schedule, entry.job.anchor_ms - 1))
     if spec.at is not None and (at := schedule.next_after_ms(NEVER)) is not None:
