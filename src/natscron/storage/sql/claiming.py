@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.model import Claimed, Ms, RunStatus
 from natscron.storage.sql.database import Database
-from natscron.storage.sql.lines import word
+from natscron.storage.sql.lines import rank, word
 from natscron.storage.sql.lists import Lists
-from natscron.storage.sql.runrows import CLAIM_COLUMNS, LATER, PENDING, RUNNING, claim_of, moment
+from natscron.storage.sql.runrows import CLAIM_COLUMNS, LATER, PENDING, RANK_MAX, RUNNING, claim_of, moment
 from natscron.storage.sql.schema import executions as e
 
 __all__ = ["Claiming"]
@@ -46,7 +46,7 @@ class Claiming:
         )
         forced = (_QUEUE_INDEX, "mysql"), (_QUEUE_INDEX, "mariadb")
         pending = select(*CLAIM_COLUMNS, last_completed).where(
-            e.c.status == word(PENDING), lists.among(e.c.handler, "handlers")
+            e.c.rank_order <= RANK_MAX, lists.among(e.c.handler, "handlers")
         )
         for hint, dialect in forced:
             pending = pending.with_hint(e, hint, dialect)
@@ -55,12 +55,12 @@ class Claiming:
             .limit(bindparam("most"))
             .with_for_update(skip_locked=True, of=e if database.name == "postgresql" else None)
         )
-        later = (e.c.status == word(LATER), e.c.rank_order == 0)
-        self._next = select(func.min(e.c.queue_ms)).where(*later)
+        later = e.c.rank_order == rank(LATER)
+        self._next = select(func.min(e.c.queue_ms)).where(later)
         self._next_of = self._next.where(lists.among(e.c.handler, "handlers"))
         self._ripe = (
             select(e.c.execution_id)
-            .where(*later, e.c.queue_ms <= bindparam("now"))
+            .where(later, e.c.queue_ms <= bindparam("now"))
             .order_by(e.c.queue_ms)
             .limit(_PROMOTED_MAX)
             .with_for_update(skip_locked=True)
@@ -74,7 +74,7 @@ class Claiming:
             .where(lists.among(e.c.execution_id, "ids"))
             .values(
                 status=word(RUNNING),
-                rank_order=0,
+                rank_order=rank(RUNNING),
                 queue_ms=at,
                 worker=bindparam("worker"),
                 instance=bindparam("instance"),

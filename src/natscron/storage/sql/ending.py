@@ -8,7 +8,7 @@ in favour of another, in which case no further try follows.
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import BigInteger, Integer, String, bindparam, func, insert, select, update
+from sqlalchemy import BigInteger, Integer, String, bindparam, case, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.model import Ending, Ms, Reason, RunStatus
@@ -20,6 +20,7 @@ from natscron.storage.sql.runrows import (
     HELD,
     LATER,
     PENDING,
+    RANKS,
     RUNNING,
     WAITING,
     cancelled_values,
@@ -135,7 +136,9 @@ class Endings:
             "attempt": bindparam("new_attempt", type_=Integer),
             "status": bindparam("new_status", type_=String),
             "reason": bindparam("new_reason", type_=String),
-            "rank_order": -e.c.priority * bindparam("due", type_=Integer),
+            "rank_order": case(
+                (bindparam("due", type_=Integer) == 1, -e.c.priority), else_=bindparam("rank", type_=Integer)
+            ),
             "queue_ms": bindparam("at", type_=BigInteger),
             "recorded_ms": e.c.scheduled_ms,
         }
@@ -221,7 +224,7 @@ class Endings:
         counts = await self._lines.counts(connection, [newest.job_id])
         held = capacity > 0 and counts[newest.job_id].going >= capacity
         if held:
-            values |= {"new_status": HELD, "new_reason": Reason.OVERLAP_WAIT.value, "due": 0}
+            values |= {"new_status": HELD, "new_reason": Reason.OVERLAP_WAIT.value, "due": 0, "rank": RANKS[HELD]}
         await connection.execute(self._again, values)
         return Changed(result=True, claimable=not held)
 
@@ -238,6 +241,7 @@ def _next_try(run_id: str, attempt: int, reason: str | None, now_ms: Ms, wait_ms
         "new_status": PENDING if due else LATER,
         "new_reason": reason,
         "due": int(due),
+        "rank": RANKS[LATER],
         "at": now_ms + max(wait_ms, 0),
     }
 

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.model import Ms, Run
 from natscron.storage.sql.database import Database
-from natscron.storage.sql.lines import words
+from natscron.storage.sql.lines import rank
 from natscron.storage.sql.lists import SLICE, Lists
 from natscron.storage.sql.runrows import OVER, RECORD_COLUMNS, run_of
 from natscron.storage.sql.schema import executions as e
@@ -55,7 +55,7 @@ class RunFollower(Follower[_Sink]):
         self._timer: asyncio.TimerHandle | None = None
         self._ended = (
             select(e.c.execution_id, e.c.queue_ms)
-            .where(e.c.status.in_(words(OVER)), e.c.rank_order == 0, e.c.queue_ms >= bindparam("since"))
+            .where(e.c.rank_order.in_([rank(word) for word in OVER]), e.c.queue_ms >= bindparam("since"))
             .order_by(e.c.queue_ms.desc())
             .limit(_SEEN_MAX)
         )

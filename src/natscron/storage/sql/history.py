@@ -25,7 +25,7 @@ from natscron.storage.sql.newest import Newest
 from natscron.storage.sql.queries import statement_of
 from natscron.storage.sql.records import Records
 from natscron.storage.sql.retention import Retention
-from natscron.storage.sql.runrows import OVER, run_of, storable
+from natscron.storage.sql.runrows import OTHER_RANK, OVER, RANKS, RUNNING, run_of, storable
 from natscron.storage.sql.schema import executions as e
 from natscron.storage.sql.signals import Signals, Topic
 from natscron.storage.sql.watch import SqlWatch  # noqa: TC001 - one import block reads better than two
@@ -50,7 +50,7 @@ class History:
         self._retention = Retention(database, self._records, runs_per_job=runs_per_job, max_age_ms=runs_max_age_ms)
         self._follower = RunFollower(database, signals)
         self._foreign = (
-            select(e.c.execution_id, e.c.start_time, e.c.end_time, e.c.duration)
+            select(e.c.execution_id, e.c.start_time, e.c.end_time, e.c.duration, e.c.status)
             .where(e.c.recorded_ms.is_(None))
             .limit(bindparam("most"))
         )
@@ -63,6 +63,7 @@ class History:
                 started_ms=bindparam("started"),
                 finished_ms=bindparam("finished"),
                 recorded_ms=bindparam("recorded"),
+                rank_order=bindparam("rank"),
             )
         )
 
@@ -138,7 +139,16 @@ class History:
             if finished is None and started is not None and row.duration:
                 finished = started + row.duration // _NS
             recorded = started or finished or 0
-            values.append({"the_id": row.execution_id, "started": started, "finished": finished, "recorded": recorded})
+            rank = OTHER_RANK if row.status == RUNNING else RANKS.get(row.status, OTHER_RANK)
+            values.append(
+                {
+                    "the_id": row.execution_id,
+                    "started": started,
+                    "finished": finished,
+                    "recorded": recorded,
+                    "rank": rank,
+                }
+            )
         if values:
             await connection.execute(self._adopt, values)
         return len(rows)

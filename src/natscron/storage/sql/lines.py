@@ -29,11 +29,11 @@ from natscron.model import Ms
 from natscron.policy.overlap import BUFFER_MAX
 from natscron.storage.sql.database import Database
 from natscron.storage.sql.lists import SLICE, Lists
-from natscron.storage.sql.runrows import HELD, LATER, OPEN, PENDING, capacity_of
+from natscron.storage.sql.runrows import HELD, LATER, OPEN, PENDING, RANKS, capacity_of
 from natscron.storage.sql.schema import executions as e
 from natscron.storage.sql.schema import jobs
 
-__all__ = ["Counts", "Lines", "word", "words"]
+__all__ = ["Counts", "Lines", "rank", "word", "words"]
 
 _RELEASED_MAX: Final = 1_000
 """Runs of one job that are let go at once."""
@@ -42,6 +42,11 @@ _RELEASED_MAX: Final = 1_000
 def word(text: str) -> Any:  # noqa: ANN401 - a literal of our own
     """A status as a literal: a parameter would hide from the database how rare it is."""
     return literal_column(f"'{text}'")
+
+
+def rank(text: str) -> Any:  # noqa: ANN401 - a literal of our own
+    """A status as its rank, likewise."""
+    return literal_column(str(RANKS[text]))
 
 
 def words(texts: Iterable[str]) -> list[Any]:
@@ -110,7 +115,7 @@ class Lines:
             # Guarded: without a job's row another may have let it go, and a worker have claimed it.
             .where(lists.among(e.c.execution_id, "ids"), e.c.status == word(HELD))
             .values(
-                rank_order=case((due, -e.c.priority), else_=0),
+                rank_order=case((due, -e.c.priority), else_=rank(LATER)),
                 status=case((due, word(PENDING)), else_=word(LATER)),
                 reason=None,
             )

@@ -7,7 +7,7 @@ that a record was there before when it is copied to another storage. Words of it
 
 import datetime as dt
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -23,8 +23,11 @@ __all__ = [
     "HELD",
     "LATER",
     "OPEN",
+    "OTHER_RANK",
     "OVER",
     "PENDING",
+    "RANKS",
+    "RANK_MAX",
     "RECORD_COLUMNS",
     "RUNNING",
     "WAITING",
@@ -58,6 +61,21 @@ _GO_WORDS: Final = {"rescheduling_failed": RunStatus.FAILED, "disabled": RunStat
 _OUR_WORDS: Final = {LATER: RunStatus.PENDING, HELD: RunStatus.PENDING}
 _STATUS: Final[dict[str, RunStatus]] = {**{word.value: word for word in RunStatus}, **_GO_WORDS, **_OUR_WORDS}
 
+RANK_MAX: Final = 500
+"""The rank of what is pending is at most this, and minus this at least."""
+OTHER_RANK: Final = 3_000
+"""Of what is neither the queue's nor over: a row of the Go library that is to be taken up, a plain record."""
+RANKS: Final[Mapping[str, int]] = {
+    LATER: 1_000,
+    HELD: 1_001,
+    RUNNING: 1_002,
+    **{word: 2_000 + number for number, word in enumerate(OVER)},
+    # Of the Go library.
+    "rescheduling_failed": 2_000 + OVER.index(RunStatus.FAILED.value),
+    "disabled": 2_000 + OVER.index(RunStatus.SKIPPED.value),
+}
+"""``rank_order`` of each status but pending."""
+
 _ID_MAX: Final = 255
 _REASON_MAX: Final = 64
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -83,6 +101,7 @@ RECORD_COLUMNS: Final[Sequence[ColumnElement[Any]]] = (
     e.c.from_ms,
     e.c.to_ms,
     e.c.slots,
+    e.c.recorded_ms,
 )
 CLAIM_COLUMNS: Final[Sequence[ColumnElement[Any]]] = (
     e.c.execution_id,
@@ -206,7 +225,7 @@ def queued_values(run: QueuedRun, now_ms: Ms, *, held: bool) -> dict[str, Any]:
         **_common(run),
         "status": status,
         "reason": Reason.OVERLAP_WAIT.value if held else None,
-        "rank_order": -run.priority if status == PENDING else 0,
+        "rank_order": RANKS.get(status, -_priority(run)),
         "queue_ms": run.due_ms,
     }
 
@@ -224,9 +243,13 @@ def cancelled_values(now_ms: Ms, reason: str, error: str) -> dict[str, Any]:
         "error": error,
         "finished_ms": now_ms,
         "end_time": moment(now_ms),
-        "rank_order": 0,
+        "rank_order": RANKS[RunStatus.SKIPPED.value],
         "queue_ms": now_ms,
     }
+
+
+def _priority(run: QueuedRun) -> int:
+    return max(min(run.priority, RANK_MAX), -RANK_MAX)
 
 
 def _common(run: QueuedRun) -> dict[str, Any]:
@@ -244,7 +267,7 @@ def _common(run: QueuedRun) -> dict[str, Any]:
         "handler": run.handler,
         "overlap": run.overlap.value,
         "concurrency": run.concurrency,
-        "priority": run.priority,
+        "priority": _priority(run),
         "payload": None if run.payload is msgspec.UNSET else msgspec.json.encode(run.payload),
     }
 
@@ -254,6 +277,7 @@ def ended_values(ending: Ending, due_ms: Ms, now_ms: Ms) -> dict[str, Any]:
     return {
         "the_id": execution_id(ending.run_id, ending.attempt),
         "status": ending.status.value,
+        "rank_order": RANKS[ending.status.value],
         "reason": clean(ending.reason, _REASON_MAX),
         "error": clean(ending.error),
         "result": clean(ending.result),
@@ -274,6 +298,7 @@ def record_values(run: Run, now_ms: Ms) -> dict[str, Any]:
         "execution_id": record_id(run),
         "job_id": run.job,
         "status": run.status.value,
+        "rank_order": RANKS[run.status.value] if run.status.value in OVER else OTHER_RANK,
         "run_id": run.run_id,
         "attempt": run.attempt,
         "scheduled_ms": run.scheduled_at_ms,

@@ -194,16 +194,17 @@ executions: Final = Table(
     Column("overlap", String(16)),
     Column("concurrency", Integer),
     Column("priority", SmallInteger),
-    # What the queue is sorted by, the lowest first: minus the priority of what is pending, 0 of everything else; and by
-    # the database's clock since when, or from when on, it may be claimed, or when it was claimed, or when its end was
-    # stored.
-    Column("rank_order", SmallInteger, nullable=False, server_default="0"),
+    # What the queue is sorted by, the lowest first: minus the priority of what is pending, and a number above all those
+    # for each other status (natscron.storage.sql.runrows.RANKS). Status and rank say the same; a query names the one
+    # whose index it is to be led by, for no planner knows how many runs are open just now.
+    Column("rank_order", SmallInteger, nullable=False, server_default="3000"),
+    # By the database's clock: since when, or from when on, it may be claimed; when it was; when its end was stored.
     Column("queue_ms", BigInteger),
     Column("payload", _BLOB),
     Column("worker", _ID),
     Column("cancel_reason", String(64)),
     Index("ix_scheduler_executions_job_recorded", "job_id", "recorded_ms"),
-    Index("ix_scheduler_executions_queue", "status", "rank_order", "queue_ms"),
+    Index("ix_scheduler_executions_queue", "rank_order", "queue_ms"),
     Index("ix_scheduler_executions_job_status", "job_id", "status", "recorded_ms"),
     Index("ix_scheduler_executions_recorded", "recorded_ms"),
     Index("ix_scheduler_executions_run", "run_id"),

@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.model import Activity, Claim, Ms, Reason, RunStatus, WorkerInfo
 from natscron.storage.sql.database import Database
-from natscron.storage.sql.lines import Lines, word, words
+from natscron.storage.sql.lines import Lines, rank, words
 from natscron.storage.sql.lists import SLICE, Lists
 from natscron.storage.sql.newest import Newest
-from natscron.storage.sql.runrows import CLAIM_COLUMNS, HELD, LATER, OPEN, PENDING, RUNNING, claim_of
+from natscron.storage.sql.runrows import CLAIM_COLUMNS, HELD, LATER, OPEN, RANK_MAX, RUNNING, claim_of
 from natscron.storage.sql.schema import executions as e
 from natscron.storage.sql.schema import workers
 
@@ -49,20 +49,19 @@ class Upkeep:
         self._retire = delete(workers).where(workers.c.id == bindparam("worker"))
         self._bury = delete(workers).where(workers.c.seen_ms + workers.c.lease_ms < bindparam("before"))
         self._owned = select(e.c.run_id, e.c.attempt, e.c.cancel_reason).where(
-            e.c.status == word(RUNNING), e.c.worker == bindparam("worker"), e.c.handler.is_not(None)
+            e.c.rank_order == rank(RUNNING), e.c.worker == bindparam("worker")
         )
         self._lost = (
             select(*CLAIM_COLUMNS, e.c.worker, e.c.started_ms)
             .select_from(e.outerjoin(workers, workers.c.id == e.c.worker))
             .where(
-                e.c.status == word(RUNNING),
-                e.c.handler.is_not(None),
+                e.c.rank_order == rank(RUNNING),
                 or_(workers.c.id.is_(None), workers.c.seen_ms + workers.c.lease_ms < bindparam("now")),
             )
             .limit(bindparam("most"))
         )
         marked = e.c.reason == Reason.NO_HANDLER.value
-        waits = e.c.status == word(PENDING)
+        waits = e.c.rank_order <= RANK_MAX
         self._waiting = (
             select(e.c.handler, func.count().label("runs"), func.sum(case((marked, 1), else_=0)).label("marked"))
             .where(waits)
@@ -85,19 +84,17 @@ class Upkeep:
         )
         self._jobs_with_held = (
             select(e.c.job_id)
-            .where(e.c.status == word(HELD), e.c.job_id > bindparam("after"))
+            .where(e.c.rank_order == rank(HELD), e.c.job_id > bindparam("after"))
             .distinct()
             .order_by(e.c.job_id)
             .limit(_HEALED_MAX)
         )
         self._healed = ""
         """Where the next healing goes on."""
-        self._claimable = (
-            select(e.c.execution_id).where(e.c.status == word(PENDING), lists.among(e.c.handler, "handlers")).limit(1)
-        )
-        self._next = select(func.min(e.c.queue_ms)).where(e.c.status == word(LATER), e.c.rank_order == 0)
+        self._claimable = select(e.c.execution_id).where(waits, lists.among(e.c.handler, "handlers")).limit(1)
+        self._next = select(func.min(e.c.queue_ms)).where(e.c.rank_order == rank(LATER))
         self._doomed = select(e.c.execution_id).where(
-            e.c.status == word(RUNNING), e.c.cancel_reason.is_not(None), lists.among(e.c.worker, "workers")
+            e.c.rank_order == rank(RUNNING), e.c.cancel_reason.is_not(None), lists.among(e.c.worker, "workers")
         )
 
     # Workers.
