@@ -9,7 +9,8 @@ whole; nothing goes on half. A process that was forked off a running scheduler h
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
@@ -29,7 +30,7 @@ from natscron.model import Job as Row
 from natscron.model import ScheduleSpec
 from natscron.schedule import every as every_schedule
 from natscron.scheduler.events import Events
-from natscron.scheduler.forks import follow_forks, storage_in_child
+from natscron.scheduler.forks import Forks, follow_forks, still, storage_in_child
 from natscron.scheduler.module import configured
 from natscron.scheduler.options import SchedulerOptions
 from natscron.scheduler.parts import Parts
@@ -102,7 +103,7 @@ class Life:
         """Why the scheduler stopped by itself; None if it did not."""
         if handler is not None:
             self.set_handler(handler)
-        follow_forks(self, Life._forget_parent)
+        follow_forks(self, _FORKS)
 
     @classmethod
     def from_config(  # noqa: PLR0913 - one argument an option
@@ -313,6 +314,15 @@ class Life:
         self._parts = self._leaving = self._supervisor = self.failure = self._loop = None
         self._renew()
 
+    def _forking_loop(self) -> asyncio.AbstractEventLoop | None:
+        return self._loop if self._used and self._loop is not None and self._loop.is_running() else None
+
+    @asynccontextmanager
+    async def _still(self) -> AsyncIterator[None]:
+        # A start or a stop first comes to its end.
+        async with self._changing, still(self._storage):
+            yield
+
     def _come_to_loop(self) -> None:
         """What belongs to an event loop is made anew for another one, as long as it does not run."""
         self._forget_parent()
@@ -342,3 +352,6 @@ class Life:
 
     async def _admitted(self, job: Row) -> Row:
         return await admitted(job, self._running_parts().jobs if self.is_running else None, self._clock)
+
+
+_FORKS: Final[Forks[Life]] = Forks(Life._forking_loop, Life._still, Life._forget_parent)  # noqa: SLF001 - this module's own

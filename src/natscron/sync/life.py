@@ -6,10 +6,10 @@ none of them has to wait for anything. Two locks: ``life`` is held through a sta
 after the other; ``guard`` for a moment, by whoever looks which of the two it is. Both may be taken again by the thread
 that has them, as a signal handler in the middle of a start may do.
 
-Forks. The loop stands still while a process forks. The parent goes on as if nothing had been. The child's scheduler is
-stopped at first; if the parent's was running, the child starts its own at once, in a thread, and calls wait until that
-was tried; it is tried again for some minutes if it fails. A child that only does a piece of work for its parent
-(:data:`_HELPERS`) starts none. A start in the child that comes after this one is taken as asking for the same.
+Forks (:mod:`natscron.scheduler.forks` has its part first). The parent goes on. The child's scheduler is stopped; if the
+parent's was running, the child starts its own at once, in a thread, and calls wait until that was tried; it is tried
+again for some minutes if it fails. A child that only does a piece of work for its parent (:data:`_HELPERS`) starts
+none. A start in the child that comes after this one is taken as asking for the same.
 
 The interpreter's end: a scheduler that still runs is stopped, within its ``stop_timeout`` and :data:`_AT_EXIT_S`.
 """
@@ -218,22 +218,7 @@ class Life:
         log.error("the scheduler could not be started after the fork; start() tries again")
 
 
-def _before_fork() -> None:
-    _FORKING.acquire()
-    _HELD.extend([loop.hold() for one in tuple(_ALIVE) if (loop := one._loop) is not None])  # noqa: SLF001 - this module's own
-
-
-def _after_fork() -> None:
-    for let_go in _HELD:
-        let_go()
-    _HELD.clear()
-    _FORKING.release()
-
-
 def _in_child() -> None:
-    global _FORKING  # noqa: PLW0603 - the thread that has the old one is not here
-    _FORKING = threading.RLock()
-    _HELD.clear()
     _ALIVE.clear()
     caller = sys._getframe().f_back  # noqa: SLF001 - who forked is told by nothing else
     helper = caller is not None and caller.f_globals.get("__name__") in _HELPERS
@@ -252,9 +237,7 @@ def _at_exit() -> None:
 _ALL: Final["weakref.WeakSet[Life]"] = weakref.WeakSet()
 _ALIVE: Final[set[Life]] = set()
 """Those whose loop goes; kept here while it does."""
-_FORKING = threading.RLock()
-_HELD: Final[list[Callable[[], None]]] = []
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
+    os.register_at_fork(after_in_child=_in_child)
 atexit.register(_at_exit)

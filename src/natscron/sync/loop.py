@@ -34,7 +34,6 @@ MENDING_S: Final = 10.0
 PULSE_S: Final = 0.5
 """How long a signal may go unnoticed at the worst."""
 _ENDING_S: Final = 5.0
-_HELD_S: Final = 1.0
 
 
 class LoopThread:
@@ -81,21 +80,6 @@ class LoopThread:
                 self.post(call.cancel if interrupted is None else interrupted)
                 wait_for([call.outcome], MENDING_S)
             raise
-
-    def hold(self) -> Callable[[], None]:
-        """Keep the loop between two of its steps; what lets it go on. A loop that is busy is left alone after a while.
-
-        So whoever forks meanwhile copies nothing that is half done.
-        """
-        held, go_on = threading.Event(), threading.Event()
-
-        def stand() -> None:
-            held.set()
-            go_on.wait()
-
-        if not self.is_current and self.post(stand):
-            held.wait(_HELD_S)
-        return go_on.set
 
     def post(self, fn: Callable[[], object]) -> bool:
         """Have a function called in the loop soon, without waiting; False if the loop has ended."""

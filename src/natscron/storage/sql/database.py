@@ -28,7 +28,7 @@ from natscron.storage.sql.apart import Apart
 from natscron.storage.sql.failures import DATABASE_ERRORS, as_storage_error, is_disconnect, is_transient
 from natscron.storage.sql.sqlite import SqliteConnections
 
-__all__ = ["ATTEMPTS", "BOUND_S", "LEVEL", "Database"]
+__all__ = ["ATTEMPTS", "BOUND_S", "LEVEL", "Database", "now_ms_of"]
 
 log = logging.getLogger("natscron.storage")
 
@@ -149,11 +149,6 @@ class Database:
             return self._clock.now_ms()
         return int((await connection.execute(query)).scalar_one())
 
-    def now_ms_sync(self, connection: Connection) -> int:
-        """:meth:`now_ms` on a synchronous connection."""
-        query = _NOW.get(self.name)
-        return self._clock.now_ms() if query is None else int(connection.execute(query).scalar_one())
-
     def insert_ignore(self, table: Table) -> Insert:
         """An INSERT into ``table`` that leaves a row alone whose primary key is there. Its rowcount tells nothing."""
         if self.name == "sqlite":
@@ -167,12 +162,23 @@ class Database:
     # Connections.
 
     async def connect_apart(self) -> Apart:
-        """A connection outside of any pool (SQLite: for reads). Raises StorageUnavailableError."""
+        """A connection outside of any pool (not SQLite). Raises StorageUnavailableError."""
         with self._translated():
             async with asyncio.timeout(BOUND_S):
-                if self._sqlite is not None:
-                    return await self._sqlite.open(reading=True)
                 return await Apart.open(self._engine, isolation_level=LEVEL)
+
+    async def data_version(self) -> tuple[int, int]:
+        """SQLite: another one than before if another process may have committed. Raises StorageUnavailableError."""
+        with self._translated():
+            async with asyncio.timeout(BOUND_S):
+                assert self._sqlite is not None  # noqa: S101 - nobody else asks
+                return await self._sqlite.data_version()
+
+    @asynccontextmanager
+    async def still(self) -> AsyncIterator[None]:
+        """While this lasts the process may fork: nothing is open that the child could not bear."""
+        async with self._sqlite.still() if self._sqlite is not None else contextlib.nullcontext():
+            yield
 
     async def close(self) -> None:
         """Close what lies outside of the engine's pool; the engine is its owner's."""
@@ -220,6 +226,12 @@ class Database:
             yield phase
         except DATABASE_ERRORS as error:
             raise as_storage_error(error, self.where, committing=phase.committing) from error
+
+
+def now_ms_of(connection: Connection, clock: Clock) -> int:
+    """:meth:`Database.now_ms` on a synchronous connection."""
+    query = _NOW.get(_NAMES[connection.dialect.name])
+    return clock.now_ms() if query is None else int(connection.execute(query).scalar_one())
 
 
 class _Phase:

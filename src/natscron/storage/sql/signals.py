@@ -17,7 +17,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from sqlalchemy import func, literal, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -96,6 +96,10 @@ class Signals:
         delay = _RETRY_S
         while True:
             try:
+                if self._database.name == "sqlite":
+                    await self._database.data_version()
+                    delay = _RETRY_S
+                    await self._ask_version()
                 apart = await self._database.connect_apart()
                 try:
                     delay = _RETRY_S
@@ -111,17 +115,15 @@ class Signals:
 
     async def _follow(self, apart: Apart) -> None:
         """Until the connection is lost: then it raises, or returns."""
-        if self._database.name == "sqlite":
-            await self._ask_version(apart.connection)
-        elif hasattr(apart.driver, "add_listener"):
+        if hasattr(apart.driver, "add_listener"):
             await self._hear(apart.driver)
         else:
             await self._ask_counters(apart.connection)
 
-    async def _ask_version(self, connection: AsyncConnection) -> None:
+    async def _ask_version(self) -> NoReturn:
         before = None
         while True:
-            version = (await connection.execute(_VERSION)).scalar_one()
+            version = await self._database.data_version()
             if version != before:
                 before = version
                 self.ring()
@@ -160,7 +162,6 @@ class Signals:
 
 
 _NOTIFY: Final = text(f"SELECT pg_notify('{CHANNEL}', :topic)")
-_VERSION: Final = text("PRAGMA data_version")
 _COUNTERS: Final = (
     select(meta.c.name, meta.c.number)
     .union_all(select(literal("unnumbered"), func.count()).select_from(jobs).where(jobs.c.revision == 0))

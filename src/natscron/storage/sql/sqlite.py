@@ -7,9 +7,13 @@ never in its middle. Readers have connections of their own: in WAL mode they see
 
 All of them are taken out of the engine's pool, so that what is set on them stays, also where the engine is the
 caller's. One that fails in an unexpected way is thrown away, and the next user opens another.
+
+A process must not fork while one is open: SQLite in the child would believe the parent's locks to be its own. So
+:meth:`SqliteConnections.still` waits for the transactions, closes all, and keeps others from opening any.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -39,8 +43,11 @@ class SqliteConnections:
         self._busy_timeout_ms = busy_timeout_ms
         self._writing = asyncio.Lock()
         self._reading = asyncio.Semaphore(_READERS)
+        self._asking = asyncio.Lock()
         self._writer: Apart | None = None
         self._readers: list[Apart] = []
+        self._asker: Apart | None = None
+        self._askers = 0
         self._closed = False
 
     async def open(self, *, reading: bool = False) -> Apart:
@@ -90,14 +97,51 @@ class SqliteConnections:
                 if self._closed:
                     await self._close_readers()
 
+    async def data_version(self) -> tuple[int, int]:
+        """Another one than before if any other connection may have committed meanwhile."""
+        async with self._asking:
+            if self._asker is None or not self._asker.usable:
+                self._asker = await self.open(reading=True)
+                self._askers += 1
+            try:
+                asked = await self._asker.connection.exec_driver_sql("PRAGMA data_version")
+                return self._askers, int(asked.scalar_one())
+            except BaseException:
+                self._asker.cut()
+                self._asker = None
+                raise
+
+    @asynccontextmanager
+    async def still(self) -> AsyncIterator[None]:
+        """While this lasts no connection is open."""
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self._writing)
+            await stack.enter_async_context(self._asking)
+            for _ in range(_READERS):
+                await stack.enter_async_context(self._reading)
+            await self._close_writer()
+            await self._close_readers()
+            await self._close_asker()
+            yield
+
     async def close(self) -> None:
         """Close all of them; one that is in use when its user is done."""
         self._closed = True
         async with self._writing:
-            writer, self._writer = self._writer, None
-            if writer is not None:
-                await writer.close()
+            await self._close_writer()
         await self._close_readers()
+        async with self._asking:
+            await self._close_asker()
+
+    async def _close_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            await writer.close()
+
+    async def _close_asker(self) -> None:
+        asker, self._asker = self._asker, None
+        if asker is not None:
+            await asker.close()
 
     async def _close_readers(self) -> None:
         while self._readers:

@@ -8,7 +8,9 @@ After a fork each process makes its own: nothing is opened before ``initialize``
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -16,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from natscron.clock import Clock, SystemClock
 from natscron.codec.calendar import encode_calendar
-from natscron.errors import StorageNotInitializedError
+from natscron.errors import ConfigError, StorageNotInitializedError
 from natscron.model import Activity, Calendar, Claim, Claimed, Ending, Job, Ms, Node, OpenRow, Run, WorkerInfo
 from natscron.storage.forks import keep_forever
 from natscron.storage.protocol import Capabilities, JobSink, LeaderLink, OnReply, RunQuery, StateSink, Watch
@@ -25,6 +27,7 @@ from natscron.storage.sql.address import Address, borrowed, repooled, where_of
 from natscron.storage.sql.options import SQLOptions
 from natscron.storage.sql.parts import Parts
 from natscron.storage.sql.rows import check_id, check_name
+from natscron.storage.sql.submit import submit
 
 __all__ = ["SQLStorage"]
 
@@ -52,6 +55,7 @@ class SQLStorage:
             self._address = Address.parse(target)
             self._where = self._address.where
         self._parts: Parts | None = None
+        self._still = False
         self._changing = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -89,15 +93,31 @@ class SQLStorage:
     def in_child(self) -> "SQLStorage":
         """In a process that was forked: a storage for the same database, with nothing that this one opened.
 
-        What a caller's engine has in its pool stays there unused; how a fork treats it otherwise is the caller's.
+        What a caller's engine has in its pool stays there unused. Raises ConfigError where SQLite was open and not
+        :meth:`still`.
         """
         keep_forever(self)
+        if self._parts is not None and self._parts.database.name == "sqlite" and not self._still:
+            raise ConfigError(
+                f"{self._where}: this process was forked off while SQLite was in use there, and cannot open the file: "
+                "start the scheduler after the fork, or fork in a thread that is not the event loop's"
+            )
         target: str | AsyncEngine = ""
         if self._engine is not None:
             target = repooled(self._engine)
         elif self._address is not None:
             target = self._address.url.render_as_string(hide_password=False)
         return SQLStorage(target, self.options, clock=self._clock)
+
+    @asynccontextmanager
+    async def still(self) -> AsyncIterator[None]:
+        """While this lasts the process may fork, and the child may use :meth:`in_child`."""
+        async with self._parts.database.still() if self._parts is not None else contextlib.nullcontext():
+            self._still = True
+            try:
+                yield
+            finally:
+                self._still = False
 
     async def health_check(self) -> None:
         """Raise StorageUnavailableError unless the database answers, SchemaTooNewError if it was changed meanwhile."""
@@ -117,10 +137,13 @@ class SQLStorage:
     async def insert_job(self, connection: AsyncConnection | Connection, job: Job) -> None:
         """Insert a job within the caller's own transaction on the same database, of which it becomes a part.
 
-        Raises JobAlreadyExistsError, after which the transaction can go on. A synchronous connection blocks the loop.
+        The tables have to be there, the storage need not be initialized. Raises JobAlreadyExistsError, after which the
+        transaction can go on, and the database's errors as they are. A synchronous connection blocks the loop.
         """
-        check_id(job.id)
-        await self._ready.jobs.insert_job(connection, job)
+        if isinstance(connection, AsyncConnection):
+            await connection.run_sync(submit, job, self._clock)
+        else:
+            submit(connection, job, self._clock)
 
     async def put_job(self, job: Job, expected_revision: int | None = None) -> int:
         """Write a job; its revision. Raises WrongRevisionError. 0 expects that there is none."""
