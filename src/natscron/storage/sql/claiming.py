@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from natscron.model import Claimed, Ms, RunStatus
 from natscron.storage.sql.database import Database
 from natscron.storage.sql.lines import rank, word
-from natscron.storage.sql.lists import Lists
+from natscron.storage.sql.lists import Lists, forced
 from natscron.storage.sql.runrows import CLAIM_COLUMNS, LATER, PENDING, RANK_MAX, RUNNING, claim_of, moment
 from natscron.storage.sql.schema import executions as e
 
@@ -23,8 +23,6 @@ __all__ = ["Claiming"]
 _PROMOTED_MAX: Final = 1_000
 _AGAIN_MS: Final[Ms] = 10
 """After how long a claim is worth while that found all that is due in others' hands."""
-_QUEUE_INDEX: Final = "FORCE INDEX (ix_scheduler_executions_queue)"
-"""For MySQL: had it to sort, it would lock all that is pending, and others would pass over it."""
 
 
 class Claiming:
@@ -34,24 +32,18 @@ class Claiming:
         self._database = database
         lists = Lists(database)
         done = e.alias("done")
-        last_completed = (
-            select(done.c.finished_ms)
-            .where(done.c.job_id == e.c.job_id, done.c.status == word(RunStatus.COMPLETED.value))
-            # By its start, for the sake of the index: of runs that overlapped another one may have ended last.
-            .order_by(done.c.recorded_ms.desc())
-            .limit(1)
-            .correlate(e)
-            .scalar_subquery()
-            .label("last_completed_ms")
+        last_completed = select(done.c.finished_ms).where(
+            done.c.job_id == e.c.job_id, done.c.status == word(RunStatus.COMPLETED.value)
         )
-        forced = (_QUEUE_INDEX, "mysql"), (_QUEUE_INDEX, "mariadb")
-        pending = select(*CLAIM_COLUMNS, last_completed).where(
-            e.c.rank_order <= RANK_MAX, lists.among(e.c.handler, "handlers")
-        )
-        for hint, dialect in forced:
-            pending = pending.with_hint(e, hint, dialect)
+        # By its start, for the sake of the index: of runs that overlapped another one may have ended last.
+        last_completed = forced(last_completed, done, "job_status").order_by(done.c.recorded_ms.desc()).limit(1)
+        pending = select(
+            *CLAIM_COLUMNS, last_completed.correlate(e).scalar_subquery().label("last_completed_ms")
+        ).where(e.c.rank_order <= RANK_MAX, lists.among(e.c.handler, "handlers"))
         self._pending = (
-            pending.order_by(e.c.rank_order, e.c.queue_ms)
+            # Had MySQL to sort, it would lock all that is pending, and others would pass over it.
+            forced(pending, e, "queue")
+            .order_by(e.c.rank_order, e.c.queue_ms)
             .limit(bindparam("most"))
             .with_for_update(skip_locked=True, of=e if database.name == "postgresql" else None)
         )

@@ -22,13 +22,13 @@ somebody made by hand.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ScalarSelect, bindparam, case, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, case, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.model import Ms
 from natscron.policy.overlap import BUFFER_MAX
 from natscron.storage.sql.database import Database
-from natscron.storage.sql.lists import SLICE, Lists
+from natscron.storage.sql.lists import SLICE, Lists, forced
 from natscron.storage.sql.runrows import HELD, LATER, OPEN, PENDING, RANKS, capacity_of
 from natscron.storage.sql.schema import executions as e
 from natscron.storage.sql.schema import jobs
@@ -70,36 +70,28 @@ class Lines:
         self._locks = database.name != "sqlite"
         listed = lists.listed()
         inner = e.alias("inner_e")
-        going: ScalarSelect[Any] = (
-            select(func.count())
-            .select_from(inner)
-            # Rows of the Go library wait for nobody.
-            .where(inner.c.job_id == listed.c.id, inner.c.status.in_(words(OPEN)), inner.c.handler.is_not(None))
-            .scalar_subquery()
-        )
-        held = (
-            select(inner.c.execution_id).where(inner.c.job_id == listed.c.id, inner.c.status == word(HELD)).limit(1)
-        ).scalar_subquery()
-        full = (
-            select(inner.c.execution_id)
-            .where(inner.c.job_id == listed.c.id, inner.c.status == word(HELD))
-            .limit(1)
-            .offset(BUFFER_MAX - 1)
-        ).scalar_subquery()
-        head = (
-            select(inner.c.execution_id)
-            .where(inner.c.job_id == listed.c.id, inner.c.status == word(HELD))
-            .order_by(inner.c.recorded_ms, inner.c.execution_id)
-            .limit(1)
-        ).scalar_subquery()
+
+        def of_job(what: ColumnElement[Any]) -> Select[Any]:
+            return forced(select(what).where(inner.c.job_id == listed.c.id), inner, "job_status")
+
+        # Rows of the Go library wait for nobody.
+        going = of_job(func.count()).where(inner.c.status.in_(words(OPEN)), inner.c.handler.is_not(None))
+        held = of_job(inner.c.execution_id).where(inner.c.status == word(HELD)).limit(1)
+        full = held.offset(BUFFER_MAX - 1)
+        head = held.order_by(inner.c.recorded_ms, inner.c.execution_id)
         self._lock = select(jobs.c.id).where(lists.among(jobs.c.id, "ids")).order_by(jobs.c.id).with_for_update()
-        self._counts = select(listed.c.id, going.label("going"), held.label("held"), full.label("full"))
+        self._counts = select(
+            listed.c.id,
+            going.scalar_subquery().label("going"),
+            held.scalar_subquery().label("held"),
+            full.scalar_subquery().label("full"),
+        )
         self._held = (
             select(e.c.job_id, func.count())
             .where(lists.among(e.c.job_id, "ids"), e.c.status == word(HELD))
             .group_by(e.c.job_id)
         )
-        self._heads = select(listed.c.id, going.label("going"), head.label("head"))
+        self._heads = select(listed.c.id, going.scalar_subquery().label("going"), head.scalar_subquery().label("head"))
         self._line = (
             select(e.c.execution_id, e.c.overlap, e.c.concurrency)
             .where(e.c.job_id == bindparam("job"), e.c.status == word(HELD))

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ARRAY, ColumnElement, Subquery, Text, bindparam, column, func, text
+from sqlalchemy import ARRAY, ColumnElement, FromClause, Select, Subquery, Text, bindparam, column, func, text
 
 from natscron.storage.sql.database import Database
 
-__all__ = ["SLICE", "Lists"]
+__all__ = ["SLICE", "Lists", "forced"]
 
 SLICE: Final = 500
 """Ids in one statement, where there may be more."""
@@ -25,6 +25,13 @@ _FROM: Final = {
         "(id VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PATH '$')) AS listed"
     ),
 }
+
+
+def forced(statement: Select[Any], table: FromClause, index: str) -> Select[Any]:
+    """Have MySQL read ``table`` by this index, one of ours: it is not good at guessing what a subquery will find."""
+    for dialect in ("mysql", "mariadb"):
+        statement = statement.with_hint(table, f"FORCE INDEX (ix_scheduler_executions_{index})", dialect)
+    return statement
 
 
 class Lists:

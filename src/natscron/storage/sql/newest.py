@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from natscron.model import Ms
 from natscron.storage.sql.database import Database
 from natscron.storage.sql.lines import word
-from natscron.storage.sql.lists import Lists
+from natscron.storage.sql.lists import Lists, forced
 from natscron.storage.sql.schema import executions as e
 
 __all__ = ["Newest"]
@@ -42,13 +42,8 @@ class Newest:
 
 def _newest(listed: Subquery, status: str) -> ScalarSelect[str]:
     inner = e.alias(f"newest_{status}")
-    return (
-        select(inner.c.execution_id)
-        .where(inner.c.job_id == listed.c.id, inner.c.status == word(status))
-        .order_by(inner.c.recorded_ms.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
+    mine = select(inner.c.execution_id).where(inner.c.job_id == listed.c.id, inner.c.status == word(status))
+    return forced(mine, inner, "job_status").order_by(inner.c.recorded_ms.desc()).limit(1).scalar_subquery()
 
 
 def _age(row: Any) -> tuple[Ms, Ms]:  # noqa: ANN401 - a row of a query

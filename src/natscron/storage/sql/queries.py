@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Select, or_, select, union_all
 from natscron.model import SERVICE_JOB, RunStatus
 from natscron.storage.protocol import RunOrder, RunQuery
 from natscron.storage.sql.lines import word, words
+from natscron.storage.sql.lists import forced
 from natscron.storage.sql.runrows import HELD, OTHER_RANK, RANKS, RECORD_COLUMNS, words_of
 from natscron.storage.sql.schema import executions as e
 
@@ -25,7 +26,6 @@ _ORDERS: Final[Mapping[RunOrder, str]] = {
     RunOrder.END_TIME: "finished_ms",
     RunOrder.DURATION: "duration",
 }
-_BY_TIME: Final = "FORCE INDEX (ix_scheduler_executions_recorded)"
 
 
 def statement_of(query: RunQuery, database: str) -> Select[Any]:
@@ -54,7 +54,7 @@ def statement_of(query: RunQuery, database: str) -> Select[Any]:
             if query.job is None and query.run_id is None and not walks:
                 statement = statement.where(_ranked(query.status))
         if walks:
-            statement = statement.with_hint(e, _BY_TIME, "mysql").with_hint(e, _BY_TIME, "mariadb")
+            statement = forced(statement, e, "recorded")
         statement = _sorted(statement, e.c, query, database)
     return statement.limit(query.limit).offset(query.offset)
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.model import Ms
 from natscron.storage.sql.database import Database
-from natscron.storage.sql.lists import SLICE, Lists
+from natscron.storage.sql.lists import SLICE, Lists, forced
 from natscron.storage.sql.records import DELETED_MAX, OVER_ROWS, Records
 from natscron.storage.sql.schema import executions as e
 
@@ -52,9 +52,9 @@ class Retention:
             stretch.c.job_id
         )
         inner = e.alias("inner_e")
+        mine = select(inner.c.recorded_ms).where(inner.c.job_id == listed.c.id, inner.c.recorded_ms.is_not(None))
         too_many = (
-            select(inner.c.recorded_ms)
-            .where(inner.c.job_id == listed.c.id, inner.c.recorded_ms.is_not(None))
+            forced(mine, inner, "job_recorded")
             .order_by(inner.c.recorded_ms.desc())
             .limit(1)
             .offset(runs_per_job)
