@@ -38,9 +38,8 @@ __all__ = ["Parts"]
 
 log = logging.getLogger("natscron.scheduler")
 
-_SHARED_LEASE_MS: Final[Ms] = 10_000
-"""Of a store that other processes share. One of this process alone is never led by anybody else."""
 _OWN_LEASE_MS: Final[Ms] = 2_000
+"""Of a store of this process alone, which is never led by anybody else."""
 _TOLD: Final = {RunStatus.COMPLETED: "run_finished", RunStatus.SKIPPED: "run_skipped"}
 
 
@@ -57,8 +56,8 @@ class Parts:
         self._tasks: list[asyncio.Task[None]] = []
         self._beside: set[asyncio.Task[None]] = set()
         self._watch: Watch | None = None
-        shared = storage.capabilities.shared
-        lease_ms = options.lease_ms or (_SHARED_LEASE_MS if shared else _OWN_LEASE_MS)
+        able = storage.capabilities
+        lease_ms = options.lease_ms or (able.lease_ms if able.shared else _OWN_LEASE_MS)
         engine_options = EngineOptions(
             namespace=options.name,
             instance=options.instance,

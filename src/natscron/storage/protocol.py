@@ -52,6 +52,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """It can publish messages (targets that are subjects)."""
     queue: bool = False
     """It has a run queue (targets that are handlers)."""
+    lease_ms: Ms = 10_000
+    """The leader's lease that suits a store that is shared."""
 
 
 class Outgoing(msgspec.Struct, frozen=True):

@@ -84,7 +84,7 @@ class Claims:
         """Which runs may be taken here at once; None: all."""
         shares: dict[str, tuple[int, int]] = {}
         for handler in handlers:
-            nodes = self._view.nodes(handler)
+            nodes = self._view.roster.nodes(handler)
             if len(nodes) > 1 and self._node in nodes:
                 shares[handler] = nodes.index(self._node), len(nodes)
         if not shares:
@@ -99,7 +99,7 @@ class Claims:
 
     async def _begin(self, worker: str, picked: list[Open], now: Ms, *, none_yet: bool) -> list[Claim]:
         view = self._view
-        announced = view.worker(worker)
+        announced = view.roster.find(worker)
         instance = worker if announced is None else announced.instance
         begun: list[tuple[Open, RunRow, asyncio.Future[PubAck]]] = []
         claims: list[Claim] = []

@@ -46,6 +46,8 @@ from natscron.wire.window import PublishWindow
 __all__ = ["NATSStorage"]
 
 _REDRIVABLE: Final = frozenset({RunStatus.FAILED, RunStatus.DEAD})
+_LEASE_MS: Final[Ms] = 3_000
+"""Everybody sees within milliseconds when it is released; one that is renewed costs a message a second."""
 _LOOKED_UP: Final = 1_000
 """Jobs whose last ends are looked up in one call."""
 _FULL_S: Final = 60.0
@@ -75,7 +77,7 @@ class NATSStorage(NatsStorage):
     @property
     def capabilities(self) -> Capabilities:
         """Durable, shared, publishes, and has a run queue."""
-        return Capabilities(durable=True, shared=True, subjects=True, queue=True)
+        return Capabilities(durable=True, shared=True, subjects=True, queue=True, lease_ms=_LEASE_MS)
 
     def in_child(self) -> "NATSStorage":
         """In a process that was forked: a storage of the same servers. What the parent opened stays the parent's."""
@@ -202,7 +204,7 @@ class NATSStorage(NatsStorage):
 
     async def workers(self) -> Sequence[WorkerInfo]:
         """Those that are alive."""
-        return self._whole.view.workers()
+        return self._whole.view.roster.alive()
 
     async def lost(self, limit: int) -> Sequence[Claim]:
         """Tries whose worker is not alive."""

@@ -20,10 +20,10 @@ from natscron.storage.nats.claims import Claims
 from natscron.storage.nats.dead import DeadLetters
 from natscron.storage.nats.endings import REDRIVABLE, TRIES, Endings
 from natscron.storage.nats.lines import Open
+from natscron.storage.nats.roster import Announcement, encode_announcement
 from natscron.storage.nats.runrow import RowState, RunRow, decode_run_row, encode_run_row
 from natscron.storage.nats.state import MARKER_TTL, TTL
 from natscron.storage.nats.steps import Steps
-from natscron.storage.nats.view import Announcement
 from natscron.wire.kv import cas_headers, delete_headers, get_last, is_deleted, is_wrong_sequence
 
 __all__ = ["NatsQueue"]
@@ -54,8 +54,8 @@ class NatsQueue:
         lives_s = max(_ANNOUNCED_S, 3 * -(-info.lease_ms // 1_000))
         subject = self._options.worker_prefix + key_of(info.id)
         said = Announcement(info, self._node)
-        future = await self._window.publish(subject, msgspec.json.encode(said), {TTL: f"{lives_s}s"})
-        self._view.announced(said, (await asyncio.shield(future)).seq)
+        future = await self._window.publish(subject, encode_announcement(said), {TTL: f"{lives_s}s"})
+        self._view.roster.announced(said, (await asyncio.shield(future)).seq)
         owned = self._view.owned.get(info.id, {})
         return {(run_id, one.row.attempt): one.row.cancel for run_id, one in owned.items()}
 
@@ -64,14 +64,14 @@ class NatsQueue:
         subject = self._options.worker_prefix + key_of(worker)
         future = await self._window.publish(subject, b"", {**delete_headers(), TTL: MARKER_TTL})
         await asyncio.shield(future)
-        self._view.retired(worker)
+        self._view.roster.retired(worker)
 
     def lost(self, limit: int) -> list[Claim]:
         """See :class:`~natscron.storage.queue.RunQueue`."""
-        alive = {info.id for info in self._view.workers()}
+        roster = self._view.roster
         found: list[Claim] = []
         for worker, owned in self._view.owned.items():
-            if worker not in alive:
+            if roster.dead(worker):
                 found.extend(one.row.as_claim(None) for one in owned.values() if not one.busy)
         return found[:limit]
 
@@ -82,7 +82,7 @@ class NatsQueue:
         if not one.marked:
             if one.row.not_before_ms > self._view.now_ms() or self._clock.trust_s() - one.since_s < _UNHANDLED_S:
                 return None
-            if any(one.row.handler in info.handlers for info in self._view.workers()):
+            if any(one.row.handler in info.handlers for info in self._view.roster.alive()):
                 return None
         return Reason.NO_HANDLER
 

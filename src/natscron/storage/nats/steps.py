@@ -111,7 +111,7 @@ class Steps:
         one.busy = True
         try:
             ack = await asyncio.shield(await self.put(one, row, put))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the row is free again
             try:
                 if not is_wrong_sequence(error):
                     raise

@@ -7,8 +7,6 @@ and one that was made from an old version is refused and made again.
 
 A watch that is made anew hands over a full set. What is not in it is gone, but only once everything that was stored
 until then has been seen: a row may have been written anew while the set was on its way.
-
-Whether a worker is alive is judged by this host's own clock, from when its announcement was last seen to change.
 """
 
 import asyncio
@@ -17,19 +15,18 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-import msgspec
-
 from natscron.clock import Clock
 from natscron.codec import id_of
 from natscron.errors import MalformedInputError, StorageUnavailableError
-from natscron.model import Activity, Ms, Run, RunStatus, WorkerInfo
+from natscron.model import Activity, Ms, Run, RunStatus
 from natscron.storage.nats.library_options import LibraryOptions
 from natscron.storage.nats.lines import Line, Open
+from natscron.storage.nats.roster import Roster
 from natscron.storage.nats.runrow import RowState, RunRow, decode_run_row, row_key
 from natscron.wire.kv import is_deleted
 from natscron.wire.publisher import read_token
 
-__all__ = ["Announcement", "QueueView"]
+__all__ = ["QueueView"]
 
 logger = logging.getLogger("natscron.storage")
 
@@ -41,28 +38,6 @@ _SAMPLED: Final = 8
 _AHEAD_MS: Final[Ms] = 5
 _BEHIND_MS: Final[Ms] = 250
 """Differences between the store's clock and ours that are taken for what a message's way costs."""
-
-
-class Announcement(msgspec.Struct, frozen=True):
-    """A worker's sign of life. ``node`` is the same for all workers that claim through one storage."""
-
-    worker: WorkerInfo
-    node: str
-
-
-_decoder: Final = msgspec.json.Decoder(Announcement)
-
-
-class Worker:
-    """An announcement, and when it was last seen to change."""
-
-    __slots__ = ("info", "node", "seen_s", "seq")
-
-    def __init__(self, said: Announcement, seq: int, seen_s: float) -> None:
-        self.info = said.worker
-        self.node = said.node
-        self.seq = seq
-        self.seen_s = seen_s
 
 
 class _Last:
@@ -81,6 +56,7 @@ class QueueView:
     """The copy; a :class:`~natscron.wire.consumer.WatchSink`."""
 
     def __init__(self, options: LibraryOptions, clock: Clock) -> None:
+        self.roster = Roster(clock)
         self.rows: dict[str, Open] = {}
         """Runs that are not over."""
         self.going: dict[str, dict[str, Open]] = {}
@@ -101,7 +77,6 @@ class QueueView:
         self._options = options
         self._clock = clock
         self._cut = len(options.runs_prefix)
-        self._workers: dict[str, Worker] = {}
         self._lines: dict[str, Line] = {}
         self._last: OrderedDict[str, _Last] = OrderedDict()
         self._offsets: list[Ms] = []
@@ -141,7 +116,7 @@ class QueueView:
             self._sample(timestamp_ns)
         if key.startswith("_"):
             if key.startswith("_worker."):
-                self._announced(id_of(key[8:]), None if is_deleted(headers) else data, seq)
+                self.roster.read(id_of(key[8:]), None if is_deleted(headers) else data, seq)
             return
         run_id = read_token(key.rpartition(".")[2])
         if is_deleted(headers):
@@ -188,7 +163,7 @@ class QueueView:
         for one in list(self.rows.values()):
             self._take_out(one)
         self.over.clear()
-        self._workers.clear()
+        self.roster.clear()
         self.position = 0
         self.on_stale()
 
@@ -314,49 +289,6 @@ class QueueView:
             if one.row.going:
                 self.on_room(one.row.job)
 
-    # Workers.
-
-    def _announced(self, worker: str, data: bytes | None, seq: int) -> None:
-        known = self._workers.get(worker)
-        if known is not None and known.seq >= seq:
-            return
-        if data is None:
-            self._workers.pop(worker, None)
-            return
-        try:
-            self.announced(_decoder.decode(data), seq)
-        except (msgspec.MsgspecError, ValueError) as error:
-            logger.warning("a worker's announcement cannot be used: %s", error)
-
-    def announced(self, said: Announcement, seq: int) -> None:
-        """A worker gave a sign of life."""
-        known = self._workers.get(said.worker.id)
-        if known is None or known.seq < seq:
-            self._workers[said.worker.id] = Worker(said, seq, self._clock.trust_s())
-
-    def retired(self, worker: str) -> None:
-        """A worker took its announcement back."""
-        self._workers.pop(worker, None)
-
-    def workers(self) -> list[WorkerInfo]:
-        """Those that are alive."""
-        return [one.info for one in self._alive()]
-
-    def _alive(self) -> Iterable[Worker]:
-        now_s = self._clock.trust_s()
-        for gone in [k for k, w in self._workers.items() if now_s - w.seen_s > w.info.lease_ms / 1_000]:
-            del self._workers[gone]
-        return self._workers.values()
-
-    def nodes(self, handler: str) -> list[str]:
-        """The storages through which live workers with this handler claim, in an order that is the same for all."""
-        return sorted({one.node for one in self._alive() if handler in one.info.handlers})
-
-    def worker(self, worker: str) -> WorkerInfo | None:
-        """What a worker said of itself, alive or not."""
-        found = self._workers.get(worker)
-        return None if found is None else found.info
-
     # Looks.
 
     def lines(self, handlers: Iterable[str]) -> list[Line]:
@@ -387,7 +319,7 @@ class QueueView:
 
     def mark_unhandled(self, now_ms: Ms) -> int:
         """Mark due runs whose handler nobody has; how many."""
-        known = {name for info in self.workers() for name in info.handlers}
+        known = {name for info in self.roster.alive() for name in info.handlers}
         found = 0
         for name, line in self._lines.items():
             for one in line.all_due(now_ms):
