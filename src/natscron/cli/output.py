@@ -38,6 +38,11 @@ class Output:
         self.as_json = as_json
         self._color = color
 
+    @property
+    def colourless(self) -> bool:
+        """Whether colours were asked not to be shown."""
+        return self._color is False
+
     def line(self, text: str = "") -> None:
         """A line for people; nothing with ``--json``."""
         if not self.as_json:

@@ -70,7 +70,8 @@ async def list_records(store: ExecutionStore, job_id: str | None) -> AsyncGenera
         fresh = [run for run in page if run not in seen]
         if fresh:
             yield fresh
-        if len(page) < PAGE:
+        elif len(page) < PAGE:
+            # Only then: a store leaves out of a page what it cannot read.
             return
         last_ms = recorded_ms(page[-1])
         if last_ms == since_ms:

@@ -149,7 +149,7 @@ class MemoryCluster:
                 here = itertools.chain(self.runs.get(run.job, ()), self.queue.open_runs(run.job))
                 known[run.job] = {record_id(one) for one in here}
             if (name := record_id(run)) not in known[run.job]:
-                new.setdefault(run.job, {})[name] = run
+                new.setdefault(run.job, {}).setdefault(name, run)
         stored: set[int] = set()
         for job_id, records in new.items():
             before = self.runs.get(job_id, ())

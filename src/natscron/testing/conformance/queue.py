@@ -12,6 +12,7 @@ from natscron.model import Claim, Delivery, Ms, Reason, Run, RunStatus, Trigger
 from natscron.storage.protocol import RunQuery
 from natscron.storage.queue import QueueStorage
 from natscron.testing.conformance.driving import JOB, Driver, Sink, ending_of, later, worker_info
+from natscron.testing.conformance.imports import ImportChecks
 from natscron.testing.conformance.queue_overlap import OverlapChecks
 from natscron.testing.conformance.queue_upkeep import UpkeepChecks
 
@@ -327,5 +328,5 @@ class EndingChecks:
         assert await driver.end(again)
 
 
-class RunQueueChecks(QueuingChecks, EndingChecks, OverlapChecks, UpkeepChecks):
+class RunQueueChecks(QueuingChecks, EndingChecks, OverlapChecks, UpkeepChecks, ImportChecks):
     """The RunQueue role, and what :meth:`LeaderLink.commit` does with queued runs."""
