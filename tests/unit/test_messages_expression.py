@@ -123,7 +123,9 @@ def field(low: int, high: int) -> st.SearchStrategy[str]:
     item = st.one_of(
         value.map(str),
         st.tuples(value, value).map(lambda pair: f"{min(pair)}-{max(pair)}"),
-        st.tuples(value, value, st.integers(1, 9)).map(lambda three: f"{min(three[:2])}-{max(three[:2])}/{three[2]}"),
+        st.tuples(value, value, st.integers(1, min(9, high - low))).map(
+            lambda three: f"{min(three[:2])}-{max(three[:2])}/{three[2]}"
+        ),
         st.integers(1, max(2, (high - low) // 2)).map(lambda step: f"*/{step}"),
         st.just("*"),
     )
