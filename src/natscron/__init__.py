@@ -80,6 +80,12 @@ if TYPE_CHECKING:
     from natscron.storage.memory import (
         MemoryStorage,
     )
+    from natscron.storage.migrate import (
+        MigrateProgress,
+        MigrateResult,
+        MigrationError,
+        migrate_storage,
+    )
     from natscron.storage.nats import (
         NATSStorage,
     )
@@ -116,6 +122,9 @@ __all__ = [
     "MalformedInputError",
     "MemoryStorage",
     "MessageScheduler",
+    "MigrateProgress",
+    "MigrateResult",
+    "MigrationError",
     "ModeNotConfiguredError",
     "NATSStorage",
     "NatscronError",
@@ -147,6 +156,7 @@ __all__ = [
     "daily_at",
     "every",
     "lifespan",
+    "migrate_storage",
     "next_slots",
     "once",
     "register_schedule",
@@ -215,6 +225,10 @@ _HOMES: Final = {
     "lifespan": "natscron.scheduler.lifespan",
     "with_lifespan": "natscron.scheduler.lifespan",
     "MemoryStorage": "natscron.storage.memory",
+    "MigrateProgress": "natscron.storage.migrate",
+    "MigrateResult": "natscron.storage.migrate",
+    "MigrationError": "natscron.storage.migrate",
+    "migrate_storage": "natscron.storage.migrate",
     "NATSStorage": "natscron.storage.nats",
     "SQLStorage": "natscron.storage.sql",
     "JobEvent": "natscron.worker.event",
