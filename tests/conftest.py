@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, settings
 
 from natscron.testing import plugin
 
-pytest_plugins = ["tests.support.sql_fixtures"]
+pytest_plugins = ["tests.support.programs", "tests.support.sql_fixtures"]
 
 # How long an example takes says something about the machine and its other tenants, not about the code; the timeout of
 # pytest bounds the whole. Without a database a run depends on nothing that an earlier one left behind.

@@ -1,5 +1,6 @@
 """A scheduler in the module of a web application, under gunicorn: one member per process, each slot once over all."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.support.programs import Start, end_of
 
 from natscron.sync import Scheduler
 
@@ -211,3 +213,103 @@ def test_a_master_that_ends_stops_its_own(gunicorn: Callable[[str, int], Gunicor
     assert_each_slot_once(server.ticks())
     # Nobody's lease has to run out: all of them have left in order.
     assert members_left(server.folder) == (0, {"completed"})
+
+
+# Forks of one's own, on SQLite.
+
+
+def test_children_start_their_own_whatever_the_parent_is_doing(start_program: Start) -> None:
+    process = start_program(
+        """
+        scheduler = Scheduler("sqlite:///jobs.db")
+
+        @scheduler.every("10ms", overlap="allow", id="tick")
+        def tick(event):
+            pass
+
+        def at_once():
+            # A transaction of the parent, copied half done, would keep the child from the file for ever.
+            say("child", *(job.id for job in scheduler.list_jobs()))
+
+        scheduler.start()
+        for _ in range(15):
+            wait_for(fork(at_once))
+        before = len(scheduler.list_runs("tick", limit=10_000))
+        until(lambda: len(scheduler.list_runs("tick", limit=10_000)) > before)
+        """
+    )
+    assert end_of(process) == ["child tick", "child exited 0"] * 15
+
+
+def test_an_async_scheduler_can_be_started_in_the_child_if_its_loop_did_not_fork(start_program: Start) -> None:
+    process = start_program(
+        """
+        scheduler = natscron.Scheduler("sqlite:///jobs.db", lambda event: None)
+
+        def at_once():
+            async def main():
+                async with scheduler:
+                    say("child", *(job.id for job in await scheduler.list_jobs()))
+
+            try:
+                asyncio.run(main())
+            except natscron.ConfigError as error:
+                say(error)
+
+        async def main():
+            async with scheduler:
+                await scheduler.add_job("a", every("1h"))
+                await asyncio.to_thread(lambda: wait_for(fork(at_once)))
+                wait_for(fork(at_once))
+                await scheduler.add_job("b", every("1h"))
+                say("parent", *(job.id for job in await scheduler.list_jobs()))
+
+        asyncio.run(main())
+        """
+    )
+    first, _, refused, _, parent = end_of(process)
+    assert first == "child a"
+    assert refused.startswith("sqlite:///jobs.db: this process was forked off while SQLite was in use there")
+    assert parent == "parent a b"
+
+
+def test_a_callers_engine_is_left_alone_in_the_child(start_program: Start) -> None:
+    process = start_program(
+        """
+        from sqlalchemy.ext.asyncio import create_async_engine
+        engine = create_async_engine("sqlite+aiosqlite:///jobs.db")
+        scheduler = Scheduler(natscron.SQLStorage(engine), lambda event: None)
+
+        def child():
+            say("child", *(job.id for job in scheduler.list_jobs()), engine.pool is pool)
+
+        with scheduler:
+            pool = engine.pool
+            scheduler.add_job("a", every("1h"))
+            wait_for(fork(child))
+            say("parent", *(job.id for job in scheduler.list_jobs()))
+        """
+    )
+    assert end_of(process) == ["child a True", "child exited 0", "parent a"]
+
+
+@pytest.mark.anyio
+async def test_a_child_that_ends_leaves_the_parents_connections_alone(start_program: Start, sql_url: str) -> None:
+    process = start_program(
+        f"""
+        scheduler = Scheduler({sql_url!r}, lambda event: None)
+
+        def child():
+            # It ends as programs do: all that it has is let go of.
+            say("child", *(job.id for job in scheduler.list_jobs()))
+
+        with scheduler:
+            scheduler.add_job("a", every("1h"))
+            for _ in range(2):
+                wait_for(fork(child))
+                run = scheduler.trigger("a")
+                until(lambda: run in [one.run_id for one in scheduler.list_runs("a", status="completed")])
+            say(scheduler.is_leader, scheduler.failure)
+        """
+    )
+    assert await asyncio.to_thread(end_of, process) == ["child a", "child exited 0"] * 2 + ["True None"]

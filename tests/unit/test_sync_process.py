@@ -1,97 +1,16 @@
 """Synchronous schedulers in processes of their own: signals, the interpreter's end, forks."""
 
-import os
 import signal
-import subprocess
-import sys
-import textwrap
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TypeAlias
 
 import pytest
-
-Start: TypeAlias = Callable[..., "subprocess.Popen[str]"]
-
-PATIENCE_S = 30
-HEAD = """
-import asyncio, gc, logging, os, signal, sys, threading, time
-from natscron import MemoryStorage, every
-from natscron.sync import Scheduler
-
-def say(*words):
-    # One write a line: several processes write into one pipe.
-    os.write(1, (" ".join(str(word) for word in words) + "\\n").encode())
-
-def until(condition):
-    for _ in range(2000):
-        if condition():
-            return
-        time.sleep(0.005)
-    raise SystemExit("it did not happen")
-
-def fork(child):
-    pid = os.fork()
-    if pid == 0:
-        child()
-        if child.__name__ == "at_once":
-            # The thread that forked would go on with its work.
-            os._exit(0)
-        sys.exit(0)
-    return pid
-
-def wait_for(pid):
-    say("child exited", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-"""
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Start a program that begins with :data:`HEAD`; ended with the test."""
-    running: list[subprocess.Popen[str]] = []
-
-    def begin(program: str, *, warnings: str = "error") -> "subprocess.Popen[str]":
-        path = tmp_path / f"program{len(running)}.py"
-        path.write_text(HEAD + textwrap.dedent(program))
-        process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-X", "dev", "-W", warnings, str(path)],
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        running.append(process)
-        return process
-
-    yield begin
-    for process in running:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
-
-
-def end_of(process: "subprocess.Popen[str]", code: int = 0) -> list[str]:
-    """Wait for its end; what it has said."""
-    output, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == code, output
-    return output.splitlines()
-
-
-def line_of(process: "subprocess.Popen[str]") -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
-
+from tests.support.programs import Start, end_of, line_of
 
 # Signals.
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_run_forever_ends_in_order_on_a_signal(start: Start, number: signal.Signals) -> None:
-    process = start(
+def test_run_forever_ends_in_order_on_a_signal(start_program: Start, number: signal.Signals) -> None:
+    process = start_program(
         """
         scheduler = Scheduler("memory://")
 
@@ -111,8 +30,8 @@ def test_run_forever_ends_in_order_on_a_signal(start: Start, number: signal.Sign
     assert lines[-2:] == ["handler ends", "over False True"]
 
 
-def test_a_second_signal_cuts_handlers_off(start: Start) -> None:
-    process = start(
+def test_a_second_signal_cuts_handlers_off(start_program: Start) -> None:
+    process = start_program(
         """
         scheduler = Scheduler("memory://", stop_timeout="1h")
 
@@ -138,8 +57,8 @@ def test_a_second_signal_cuts_handlers_off(start: Start) -> None:
     assert end_of(process) == ["cut off", "over"]
 
 
-def test_two_signals_at_once_are_a_second_one_too(start: Start) -> None:
-    process = start(
+def test_two_signals_at_once_are_a_second_one_too(start_program: Start) -> None:
+    process = start_program(
         """
         scheduler = Scheduler("memory://", stop_timeout="1h")
 
@@ -160,8 +79,8 @@ def test_two_signals_at_once_are_a_second_one_too(start: Start) -> None:
 # The interpreter's end.
 
 
-def test_a_scheduler_that_still_runs_is_stopped_when_the_interpreter_ends(start: Start) -> None:
-    process = start(
+def test_a_scheduler_that_still_runs_is_stopped_when_the_interpreter_ends(start_program: Start) -> None:
+    process = start_program(
         """
         logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
         scheduler = Scheduler("memory://")
@@ -183,8 +102,8 @@ def test_a_scheduler_that_still_runs_is_stopped_when_the_interpreter_ends(start:
     assert lines[-1] == "scheduler stopped"
 
 
-def test_a_handler_that_does_not_end_keeps_no_process_from_ending(start: Start) -> None:
-    process = start(
+def test_a_handler_that_does_not_end_keeps_no_process_from_ending(start_program: Start) -> None:
+    process = start_program(
         """
         scheduler = Scheduler("memory://", stop_timeout="50ms")
 
@@ -202,8 +121,8 @@ def test_a_handler_that_does_not_end_keeps_no_process_from_ending(start: Start) 
     assert end_of(process)[0] == "main ends"
 
 
-def test_nor_does_an_async_handler_that_blocks_the_loop(start: Start) -> None:
-    process = start(
+def test_nor_does_an_async_handler_that_blocks_the_loop(start_program: Start) -> None:
+    process = start_program(
         """
         import natscron.sync.life
         natscron.sync.life._AT_EXIT_S = 0.5
@@ -228,8 +147,8 @@ def test_nor_does_an_async_handler_that_blocks_the_loop(start: Start) -> None:
 # Forks.
 
 
-def test_a_child_starts_its_own_and_the_parents_goes_on(start: Start) -> None:
-    process = start(
+def test_a_child_starts_its_own_and_the_parents_goes_on(start_program: Start) -> None:
+    process = start_program(
         """
         parent = os.getpid()
         scheduler = Scheduler("memory://")
@@ -265,8 +184,8 @@ def test_a_child_starts_its_own_and_the_parents_goes_on(start: Start) -> None:
     ]
 
 
-def test_a_start_in_the_child_is_taken_for_the_one_that_was_made_for_it(start: Start) -> None:
-    process = start(
+def test_a_start_in_the_child_is_taken_for_the_one_that_was_made_for_it(start_program: Start) -> None:
+    process = start_program(
         """
         from natscron import SchedulerAlreadyStartedError
         scheduler = Scheduler("memory://", print)
@@ -298,8 +217,8 @@ def test_a_start_in_the_child_is_taken_for_the_one_that_was_made_for_it(start: S
     ]
 
 
-def test_a_scheduler_that_did_not_run_is_not_started_in_the_child(start: Start) -> None:
-    process = start(
+def test_a_scheduler_that_did_not_run_is_not_started_in_the_child(start_program: Start) -> None:
+    process = start_program(
         """
         scheduler, stopped = Scheduler("memory://", print), Scheduler("memory://", print)
         with stopped:
@@ -317,8 +236,8 @@ def test_a_scheduler_that_did_not_run_is_not_started_in_the_child(start: Start) 
     assert end_of(process) == ["False False 1", "a", "child exited 0"]
 
 
-def test_children_that_do_a_piece_of_work_start_none(start: Start) -> None:
-    process = start(
+def test_children_that_do_a_piece_of_work_start_none(start_program: Start) -> None:
+    process = start_program(
         """
         import multiprocessing, subprocess
         scheduler = Scheduler("memory://", print)
@@ -340,8 +259,8 @@ def test_children_that_do_a_piece_of_work_start_none(start: Start) -> None:
     assert end_of(process) == ["multiprocessing False 1", "subprocess 1", "parent True 0"]
 
 
-def test_a_child_forks_a_child(start: Start) -> None:
-    process = start(
+def test_a_child_forks_a_child(start_program: Start) -> None:
+    process = start_program(
         """
         scheduler = Scheduler("memory://", print)
 
@@ -360,8 +279,8 @@ def test_a_child_forks_a_child(start: Start) -> None:
     assert end_of(process) == ["child 1", "grandchild 1", "child exited 0", "child exited 0"]
 
 
-def test_listeners_are_told_in_the_child_too(start: Start) -> None:
-    process = start(
+def test_listeners_are_told_in_the_child_too(start_program: Start) -> None:
+    process = start_program(
         """
         scheduler = Scheduler("memory://", lambda event: None)
         told = []
@@ -383,8 +302,8 @@ def test_listeners_are_told_in_the_child_too(start: Start) -> None:
     assert end_of(process) == ["told in the child True", "child exited 0"]
 
 
-def test_a_handler_may_fork_and_many_forks_at_a_time_do_no_harm(start: Start) -> None:
-    process = start(
+def test_a_handler_may_fork_and_many_forks_at_a_time_do_no_harm(start_program: Start) -> None:
+    process = start_program(
         """
         def at_once():
             say(len(scheduler.list_jobs()))
@@ -402,8 +321,8 @@ def test_a_handler_may_fork_and_many_forks_at_a_time_do_no_harm(start: Start) ->
     assert sorted(end_of(process)) == ["4"] * 4 + ["child exited 0"] * 4
 
 
-def test_what_the_parent_opened_is_neither_used_nor_closed_in_the_child(start: Start) -> None:
-    process = start(
+def test_what_the_parent_opened_is_neither_used_nor_closed_in_the_child(start_program: Start) -> None:
+    process = start_program(
         """
         class Opened(MemoryStorage):
             "Notes what is done with it, in which process."
@@ -443,8 +362,8 @@ def test_what_the_parent_opened_is_neither_used_nor_closed_in_the_child(start: S
     assert {line for line in lines if "its owner" in line} <= {"closed by its owner True", "deleted by its owner True"}
 
 
-def test_a_storage_that_cannot_be_opened_anew_is_named_in_the_child(start: Start) -> None:
-    process = start(
+def test_a_storage_that_cannot_be_opened_anew_is_named_in_the_child(start_program: Start) -> None:
+    process = start_program(
         """
         import natscron.sync.life
         natscron.sync.life._RESTARTS_S = (0.01,)
@@ -477,8 +396,8 @@ def test_a_storage_that_cannot_be_opened_anew_is_named_in_the_child(start: Start
     assert lines[-1] == "child exited 0"
 
 
-def test_a_start_after_the_fork_is_tried_again(start: Start) -> None:
-    process = start(
+def test_a_start_after_the_fork_is_tried_again(start_program: Start) -> None:
+    process = start_program(
         """
         from natscron import StorageUnavailableError
         import natscron.sync.life
@@ -509,8 +428,8 @@ def test_a_start_after_the_fork_is_tried_again(start: Start) -> None:
     assert [line for line in end_of(process) if "cannot be started" not in line] == ["tries 4 1", "child exited 0"]
 
 
-def test_the_async_scheduler_is_stopped_in_the_child_and_can_be_started_there(start: Start) -> None:
-    process = start(
+def test_the_async_scheduler_is_stopped_in_the_child_and_can_be_started_there(start_program: Start) -> None:
+    process = start_program(
         """
         import natscron
         scheduler = natscron.Scheduler("memory://", lambda event: fired.append(os.getpid()))
