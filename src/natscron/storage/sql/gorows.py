@@ -15,8 +15,8 @@ import msgspec
 
 from natscron.codec import decode_row, key_of, schedule_from_text, schedule_json, text_to_ms
 from natscron.durations import parse_duration_ms
-from natscron.errors import NatscronError, ValidationError
-from natscron.model import Job, Ms, ScheduleSpec, Stamp
+from natscron.errors import NatscronError
+from natscron.model import Job, Ms, Overlap, ScheduleSpec, Stamp
 
 __all__ = ["DISABLED", "PENDING", "instant_ms", "job_of_go"]
 
@@ -54,15 +54,18 @@ def _content(row: Any, spec: ScheduleSpec, labels: Mapping[str, str] | None, sta
     # Sequence 0: every leader has seen it, so it is planned from the mark, and nothing of the past is.
     counts_from = Stamp(stamp.at_ms, 0)
     anchor = created if created is not None else stamp.at_ms
-    if following is not None and not _has_run(spec, following):
-        counts_from = Stamp(following - 1, stamp.seq)
+    first = None if following is None else _first_undecided(spec, following)
+    if first is not None:
+        counts_from = Stamp(first - 1, stamp.seq)
         if spec.every is not None and spec.start_at is None:
-            anchor = following - parse_duration_ms(spec.every)
+            anchor = first - parse_duration_ms(spec.every)
     return {
         "subject": row.id,
         "schedule": schedule_json(spec),
         "labels": labels or {},
         "paused": row.status == DISABLED,
+        # As the Go library has it: a job runs at most once at a time.
+        "overlap": Overlap.SKIP,
         "natscron": {
             "reader": 1,
             "generation": 0,
@@ -73,14 +76,16 @@ def _content(row: Any, spec: ScheduleSpec, labels: Mapping[str, str] | None, sta
     }
 
 
-def _has_run(spec: ScheduleSpec, following: Ms) -> bool:
-    """A once job has one instant; the Go library moves ``next_run`` a century on when it has run."""
+def _first_undecided(spec: ScheduleSpec, following: Ms) -> Ms | None:
+    """The first slot that the Go library has not run; None: it has run them all.
+
+    A once job has one, which may lie before ``next_run`` (it was past when it was added); when it has run, the Go
+    library moves ``next_run`` a century on.
+    """
     if spec.at is None:
-        return False
-    try:
-        return following > text_to_ms(spec.at) + _CENTURY_MS // 2
-    except ValidationError:
-        return False
+        return following
+    at = text_to_ms(spec.at)
+    return None if following > at + _CENTURY_MS // 2 else min(at, following)
 
 
 _CENTURY_MS: Final[Ms] = 100 * 365 * 86_400_000

@@ -4,10 +4,9 @@ Who is authoritative: the counter ``jobs``. Whoever writes holds its row from th
 processes come one after the other and their numbers become visible in their order. What waits is done together
 (:mod:`natscron.storage.sql.batches`).
 
-A job may also be put into a transaction of the caller's own (:meth:`SqlJobs.insert_job`). That one takes no number,
-since it would keep the counter from everybody until it ends; its row has revision 0 and is *adopted*, given a number,
-by whoever comes upon it first: a watch, a read, a write. Its stamp is the insert's time and the adoption's number. Rows
-that the Go library writes come in the same way.
+A job may also be put into a transaction of the caller's own (:mod:`natscron.storage.sql.submit`), which takes no
+number. Its row has revision 0 and is *adopted*, given a number, by whoever comes upon it first: a watch, a read, a
+write. Its stamp is the insert's time and the adoption's number. Rows that the Go library writes come in the same way.
 
 A row that such a transaction still holds cannot be seen, and a write to its id would wait for it with the counter in
 hand. So writes wait for a row a moment only (:data:`ROW_WAIT_MS`); a batch that had to is done again write by write,
@@ -19,13 +18,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, exists, insert, select, text, update
+from sqlalchemy import ColumnElement, Table, bindparam, delete, exists, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.codec import encode_row
 from natscron.codec.calendar import encode_calendar
-from natscron.errors import JobAlreadyExistsError, StorageUnavailableError
+from natscron.errors import StorageUnavailableError
 from natscron.model import Calendar, Job, Ms
 from natscron.storage.sql import numbers
 from natscron.storage.sql.batches import Batches
@@ -43,7 +42,7 @@ from natscron.storage.sql.rows import (
     job_values,
 )
 from natscron.storage.sql.schema import calendars, jobs, removed
-from natscron.storage.sql.signals import CHANNEL, Signals, Topic
+from natscron.storage.sql.signals import Signals, Topic
 from natscron.storage.sql.writes import Kind, Plan, Write, plan
 
 __all__ = ["SqlJobs", "has_strangers"]
@@ -146,17 +145,6 @@ class SqlJobs:
             self._signals.ring(Topic.JOBS)
         return number
 
-    async def insert_job(self, connection: AsyncConnection | Connection, job: Job) -> None:
-        """Insert a job in the caller's transaction. Raises JobAlreadyExistsError, which leaves the transaction usable.
-
-        With a synchronous connection it blocks as that does.
-        """
-        check_id(job.id, database=self._database.name)
-        if isinstance(connection, AsyncConnection):
-            await connection.run_sync(self._insert, job)
-        else:
-            self._insert(connection, job)
-
     async def sweep(self, before_ms: Ms) -> None:
         """Forget what was deleted before an instant; who has not followed until then is handed everything anew."""
 
@@ -172,22 +160,6 @@ class SqlJobs:
         for _ in range(_SWEEPS):
             if await self._database.run(work) < _SWEEP:
                 break
-
-    def _insert(self, connection: Connection, job: Job) -> None:
-        now = self._database.now_ms_sync(connection)
-        values = {**job_values(job, now), "revision": 0}
-        refused = JobAlreadyExistsError(f"job with subject {job.id} already exists")
-        if self._database.name == "mysql":
-            # A refused insert costs the statement there, not the transaction.
-            try:
-                connection.execute(insert(jobs).values(values))
-            except IntegrityError:
-                raise refused from None
-            return
-        if not connection.execute(self._database.insert_ignore(jobs).values(values)).rowcount:
-            raise refused
-        if self._database.name == "postgresql":
-            connection.execute(_NOTIFY_JOBS)
 
     def _job_write(self, job: Job, *, expected: int | None = None, create: bool = False) -> Write:
         check_id(job.id, database=self._database.name)
@@ -305,7 +277,6 @@ async def has_strangers(connection: AsyncConnection) -> bool:
 
 
 _STRANGERS: Final = select(exists().where(jobs.c.revision == 0))
-_NOTIFY_JOBS: Final = text(f"SELECT pg_notify('{CHANNEL}', '{Topic.JOBS.value}')")
 
 
 def _those(kind: Kind, writes: Sequence[Write]) -> ColumnElement[bool]:

@@ -8,7 +8,7 @@ import json
 from typing import Any, Final
 
 from alembic import op
-from sqlalchemy import Inspector, String, Table, Text, inspect
+from sqlalchemy import Column, Inspector, String, Table, Text, inspect
 
 from natscron.storage.sql.schema import metadata
 
@@ -32,7 +32,8 @@ def upgrade() -> None:
             table.create(connection)
     meta = metadata.tables["scheduler_meta"]
     known = set(connection.execute(meta.select()).scalars())
-    first = {"jobs": 0, "state": 0, "gone": 0, "swept": 0, "reader": READER}
+    # The lease of a database that the Go library made is the first write of its kind.
+    first = {"jobs": 0, "state": 1, "gone": 0, "swept": 0, "reader": READER}
     for name, number in first.items():
         if name not in known:
             connection.execute(meta.insert().values(name=name, number=number))
@@ -42,7 +43,7 @@ def upgrade() -> None:
         record = {"reader": 1, "epoch": 1, "instant": now, "jobs_seq": 0, "note": [0, 0]}
         connection.execute(
             lease.insert().values(
-                shard="0", data=json.dumps(record).encode(), revision=0, stored_ms=now, epoch=1, nonce="", touched=0
+                shard="0", data=json.dumps(record).encode(), revision=1, stored_ms=now, epoch=1, nonce="", touched=0
             )
         )
 
@@ -50,13 +51,13 @@ def upgrade() -> None:
 def _complete(table: Table, inspector: Inspector) -> None:
     """Add the columns and indexes that a table of the Go library lacks."""
     dialect = inspector.bind.dialect.name
-    if dialect in {"mysql", "mariadb"} and _folds_case(table, inspector):
+    if table.name in _GO_TABLES and dialect in {"mysql", "mariadb"} and _folds_case(table, inspector):
         # Else the database would take two ids for one that differ in case only.
         op.execute(f"ALTER TABLE {table.name} CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
     found = {column["name"]: column for column in inspector.get_columns(table.name)}
     for column in table.columns:
         if column.name not in found:
-            op.add_column(table.name, column.copy())
+            op.add_column(table.name, _twin(column))
         elif (
             dialect == "postgresql"
             and column.name == "metadata"
@@ -67,6 +68,12 @@ def _complete(table: Table, inspector: Inspector) -> None:
     for index in table.indexes:
         if index.name not in indexes:
             index.create(op.get_bind())
+
+
+def _twin(column: Column[Any]) -> Column[Any]:
+    """The column as one of no table."""
+    default = getattr(column.server_default, "arg", None)
+    return Column(column.name, column.type, nullable=column.nullable, server_default=default)
 
 
 def _folds_case(table: Table, inspector: Inspector) -> bool:
