@@ -10,7 +10,7 @@ A write that got no answer raises StorageUncertainError and is not repeated here
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from natscron.clock import Clock
@@ -68,6 +68,9 @@ def stamp_of(seq: int, timestamp_ns: int) -> Stamp:
 class NatsJobs:
     """The JobStore role. ``window`` bounds the writes in flight."""
 
+    decode: Callable[[str, bytes, Stamp], Job] = staticmethod(decode_row)
+    """How a row is read."""
+
     def __init__(
         self, connection: Connection, options: NatsStorageOptions, window: PublishWindow, clock: Clock
     ) -> None:
@@ -97,7 +100,7 @@ class NatsJobs:
     async def fetch_job(self, job_id: str) -> Job | None:
         """The job from the stream's leader."""
         key, found = await self._find(_job_keys(job_id))
-        return None if found is None else decode_row(key, found.data, stamp_of(found.seq, found.timestamp_ns))
+        return None if found is None else self.decode(key, found.data, stamp_of(found.seq, found.timestamp_ns))
 
     async def put_calendar(self, calendar: Calendar, expected_revision: int | None = None) -> int:
         """Write a calendar; its revision. Raises WrongRevisionError. 0 expects that there is none."""
@@ -121,13 +124,18 @@ class NatsJobs:
     def watch_jobs(self, sink: JobSink) -> Watch:
         """Follow the jobs."""
         prefix = self._options.jobs_prefix
-        adapter = _Adapter(sink, prefix, self._tombstones)
+        adapter = _Adapter(sink, prefix, self._tombstones, self.decode)
         return Watch(self._connection, self._options.jobs_stream, [prefix + ">"], adapter)
 
     def watch_calendars(self, sink: JobSink) -> Watch:
         """Follow the calendars alone."""
         prefix = self._options.jobs_prefix
-        return Watch(self._connection, self._options.jobs_stream, [f"{prefix}{CALENDARS}>"], _Adapter(sink, prefix, {}))
+        return Watch(
+            self._connection,
+            self._options.jobs_stream,
+            [f"{prefix}{CALENDARS}>"],
+            _Adapter(sink, prefix, {}, self.decode),
+        )
 
     async def sweep_tombstones(self) -> int:
         """Purge tombstones older than an hour, at most 1,000 a call; how many.
@@ -220,7 +228,14 @@ def _job_keys(job_id: str) -> tuple[str, ...]:
 class _Adapter:
     """From messages to jobs and calendars."""
 
-    def __init__(self, sink: JobSink, prefix: str, tombstones: dict[str, tuple[int, Ms]]) -> None:
+    def __init__(
+        self,
+        sink: JobSink,
+        prefix: str,
+        tombstones: dict[str, tuple[int, Ms]],
+        decode: Callable[[str, bytes, Stamp], Job],
+    ) -> None:
+        self._decode = decode
         self._sink = sink
         self._cut = len(prefix)
         self._tombstones = tombstones
@@ -244,7 +259,7 @@ class _Adapter:
             return
         self._tombstones.pop(key, None)
         if calendar is None:
-            self._sink.put(decode_row(key, data, stamp))
+            self._sink.put(self._decode(key, data, stamp))
         else:
             self._sink.put_calendar(decode_calendar(key, data, stamp))
 

@@ -21,6 +21,7 @@ from natscron.errors import StorageNotInitializedError, StorageUnavailableError
 from natscron.model import Activity, Claim, Claimed, Ending, Ms, Run, RunStatus, WorkerInfo
 from natscron.storage.forks import keep_forever
 from natscron.storage.nats.dead import DeadLetters
+from natscron.storage.nats.gorows import decode_library_row
 from natscron.storage.nats.history import NatsHistory
 from natscron.storage.nats.jobs import NatsJobs
 from natscron.storage.nats.library_history import LibraryHistory
@@ -96,6 +97,9 @@ class NATSStorage(NatsStorage):
             await super().initialize()
             if self._parts is None:
                 await self._open_queue(self.connection)
+
+    def _make_jobs(self, connection: Connection, window: PublishWindow) -> NatsJobs:
+        return LibraryJobs(connection, self.library, window, self._clock)
 
     def _make_history(self, connection: Connection, window: PublishWindow) -> LibraryHistory:
         check_version(connection)
@@ -268,6 +272,12 @@ class NATSStorage(NatsStorage):
         if self._roles is None:
             raise StorageNotInitializedError("the storage is not initialized, or closed")
         return self._roles
+
+
+class LibraryJobs(NatsJobs):
+    """Jobs, those of the Go library too."""
+
+    decode = staticmethod(decode_library_row)
 
 
 class _Parts(msgspec.Struct, frozen=True):

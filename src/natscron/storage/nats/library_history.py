@@ -37,6 +37,8 @@ IMPORTED: Final = "Natscron-Imported"
 """A header of records that come from another store: who follows new ones is not told of them."""
 _NO_MESSAGE: Final = frozenset({10037, 10043})
 _AT_ONCE: Final = 64
+_PATIENCE_S: Final = 5.0
+_PAUSE_S: Final = 0.2
 _ENDS: Final = 200_000
 _OPEN: Final = frozenset({RunStatus.RUNNING, RunStatus.PENDING})
 
@@ -108,6 +110,18 @@ class LibraryHistory(NatsHistory):
                 if recorded_ms(found.runs[wanted - 1]) > entries[0].timestamp_ns // 1_000_000 + SKEW_MS:
                     return
             last, window = start - 1, min(window * 2, MAX_WINDOW)
+
+    async def _read(self, filters: Sequence[str], start: int, until: int | None) -> list[Entry]:
+        """As above, and again while the cluster chooses a leader, :data:`_PATIENCE_S` at most."""
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + _PATIENCE_S
+        while True:
+            try:
+                return await super()._read(filters, start, until)
+            except StorageError:
+                if loop.time() >= give_up:
+                    raise
+                await asyncio.sleep(_PAUSE_S)
 
     async def ended_since(self, since_ms: Ms) -> Sequence[str]:
         """The ids of runs that ended since an instant, the newest :data:`_ENDS` records looked at."""

@@ -32,6 +32,7 @@ _PAUSE_S: Final = 0.01
 _UNHANDLED_S: Final = 5.0
 """A due run that nobody could take for so long is shown so, also by a process that does not lead."""
 _ANNOUNCED_S: Final = 20
+_AGAIN_S: Final = 0.5
 
 
 class NatsQueue:
@@ -54,8 +55,13 @@ class NatsQueue:
         lives_s = max(_ANNOUNCED_S, 3 * -(-info.lease_ms // 1_000))
         subject = self._options.worker_prefix + key_of(info.id)
         said = Announcement(info, self._node)
-        future = await self._window.publish(subject, encode_announcement(said), {TTL: f"{lives_s}s"})
-        self._view.roster.announced(said, (await asyncio.shield(future)).seq)
+        try:
+            future = await self._window.publish(subject, encode_announcement(said), {TTL: f"{lives_s}s"})
+            self._view.roster.announced(said, (await asyncio.shield(future)).seq)
+        except BaseException:
+            # Not heard, and its lease runs: whoever follows the queue announces itself again soon.
+            asyncio.get_running_loop().call_later(_AGAIN_S, self._view.on_cancel)
+            raise
         owned = self._view.owned.get(info.id, {})
         return {(run_id, one.row.attempt): one.row.cancel for run_id, one in owned.items()}
 

@@ -20,7 +20,7 @@ __all__ = ["Announcement", "Roster", "encode_announcement"]
 logger = logging.getLogger("natscron.storage")
 
 
-_GAP: Final = 0.6
+_GAP: Final = 0.4
 """Of a lease: nobody heard for so long is a gap; each announces itself every third."""
 _STEADY: Final = 0.5
 _FORGOTTEN_S: Final = 600.0

@@ -95,10 +95,13 @@ class NatsStorage:
             window = PublishWindow(self._connection)
             self._window = window
             self._roles = (
-                NatsJobs(self._connection, self.options, window, self._clock),
+                self._make_jobs(self._connection, window),
                 NatsState(self._connection, self.options, window),
                 self._make_history(self._connection, window),
             )
+
+    def _make_jobs(self, connection: Connection, window: PublishWindow) -> NatsJobs:
+        return NatsJobs(connection, self.options, window, self._clock)
 
     def _make_history(self, connection: Connection, window: PublishWindow) -> NatsHistory:
         return NatsHistory(connection, self.options, window)
