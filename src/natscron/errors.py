@@ -31,7 +31,8 @@
     │   ├── StorageNotInitializedError it was not initialized, or is closed: nothing happened
     │   ├── SchemaTooNewError          its tables need a later version of this code: nothing happened
     │   ├── StorageUnavailableError    it could not be reached: nothing happened                   (503)
-    │   └── StorageUncertainError      the answer is missing: it may have happened                 (503)
+    │   ├── StorageUncertainError      the answer is missing: it may have happened                 (503)
+    │   └── MigrationError             of natscron.storage.migrate: it stopped half-way, and says how far it got
     ├── LeadershipLostError            the lease, its trust or its connection ended
     └── ServerTooOldError              the NATS server lacks a feature that was asked for
 
