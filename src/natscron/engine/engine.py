@@ -115,7 +115,7 @@ class Engine:
             holder=self.holder,
             may_lead=may_lead or (lambda: None),
             covered_until=covered_until or (lambda: None),
-            renew_jobs=self._renew_jobs,
+            renew_jobs=self.renew_jobs,
             tell=self._service_record,
             on_failing=self.pause_failing,
         )
@@ -182,8 +182,10 @@ class Engine:
             await watch.close()
         self._watches = []
 
-    def _renew_jobs(self) -> None:
-        self._watches[0].renew()
+    def renew_jobs(self) -> None:
+        """Make the watch of the jobs anew: it may be deaf."""
+        if self._watches:
+            self._watches[0].renew()
 
     # What can be asked.
 

@@ -6,10 +6,12 @@ acknowledged in between, so a read joins only a lookup that begins after it: whi
 in share the next one. At most two lookups are wanted at any time, however many reads there are.
 
 Time-outs: one second for lookup and catching up together; after it the read fails with StorageUnavailableError (503).
-A cancelled read leaves the lookup it shared to the others.
+A table that is still behind at half of that time may have a deaf watch, which is then made anew, if it can be. A
+cancelled read leaves the lookup it shared to the others.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from natscron.engine.table import JobTable
@@ -25,12 +27,19 @@ class _Sequenced(Protocol):
 
 
 class Freshness:
-    """Waits until ``table`` has every write that ``store`` had when the wait began."""
+    """Waits until ``table`` has every write that ``store`` had when the wait began; ``renew`` makes its watch anew."""
 
-    def __init__(self, store: _Sequenced, table: JobTable, timeout_s: float = _TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        store: _Sequenced,
+        table: JobTable,
+        timeout_s: float = _TIMEOUT_S,
+        renew: Callable[[], None] | None = None,
+    ) -> None:
         self._store = store
         self._table = table
         self._timeout_s = timeout_s
+        self._renew = renew
         self._running: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
 
@@ -62,6 +71,8 @@ class Freshness:
             raise StorageUnavailableError(
                 "the jobs stream did not answer within a second, so what is here may be old; try again"
             ) from None
+        if self._renew is not None and not await self._table.wait_for(seq, (deadline - loop.time()) / 2):
+            self._renew()
         if not await self._table.wait_for(seq, max(0.0, deadline - loop.time())):
             raise StorageUnavailableError(
                 f"this instance has not yet seen the jobs up to sequence {seq} (it is at {self._table.seq}); try again"

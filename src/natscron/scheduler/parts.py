@@ -71,7 +71,7 @@ class Parts:
         self.engine.table.listen(self._job_changed)
         self.engine.history.listener = self._recorded
         self.engine.on_leader = lambda instance: events.emit("leader_changed", instance)
-        self.fresh = Freshness(storage, self.engine.table)
+        self.fresh = Freshness(storage, self.engine.table, renew=self.engine.renew_jobs)
         self.jobs = Jobs(storage, self.engine, self.fresh, clock, engine_options.min_interval_ns)
         self.runs = Runs(storage, self.engine, self.fresh)
         self.worker: Worker | None = None

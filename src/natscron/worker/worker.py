@@ -1,8 +1,8 @@
 """Takes runs from the run queue and has their handlers run.
 
 Who is authoritative: the store. A try is this worker's from the claim until its ending is stored, as long as the worker
-is alive in the store's eyes: it announces itself every third of its lease. Whoever finds it silent for a whole lease
-ends its tries in its name; what it reports of them afterwards is refused.
+is alive in the store's eyes: it announces itself every third of its lease, and sooner after a failure. Whoever finds it
+silent for a whole lease ends its tries in its name; what it reports of them afterwards is refused.
 
 States of a try here: *going* (a task runs the handler), *ending* (over, its ending not stored yet), gone. Three tasks:
 *claim* takes as many runs as there is room for, whenever the queue may have some; *store* hands endings over
@@ -396,10 +396,10 @@ class Worker:
     # Announcing.
 
     async def _beat(self) -> None:
-        every_s = self._options.lease_ms / 3_000
+        pause_s = every_s = self._options.lease_ms / 3_000
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(every_s):
+                async with asyncio.timeout(pause_s):
                     await self._beat_now.wait()
             self._beat_now.clear()
             before = dict(self._going)
@@ -409,11 +409,12 @@ class Worker:
                 async with asyncio.timeout(every_s):
                     owned = await self._store.beat(self._info())
             except (StorageError, TimeoutError) as error:
+                pause_s = every_s / 4  # the lease runs out
                 log.warning("the worker cannot announce itself", extra={"error": str(error)})
                 if self._clock.trust_s() - self._heard_s > self._options.lease_ms / 1000:
                     self._lose(before)
                 continue
-            self._heard_s = begun_s
+            self._heard_s, pause_s = begun_s, every_s
             self._compare(before, owned)
             if claims == self._claims:
                 await self._give_up(owned)
