@@ -114,7 +114,7 @@ async def cancel(link: Link, target: str, id: str, publication: Publication | No
             headers = headers_of(publication.headers) | h.purging(live.subject)
             if publication.ttl is not None:
                 headers[h.TTL] = ttl_text(publication.ttl)
-            headers |= {h.CANCELLED: place.revision} | h.expect(link.stream, live.seq, live.subject)
+            headers |= {h.CANCELLED: place.revision} | _unless_changed(link, state, live, subjects)
             done = await _try(link, publication.subject, headers, body_of(publication.body)) is not None
             if done and traced:
                 await _beside(_trace(link, place, live.seq, remember))
@@ -138,7 +138,8 @@ async def publish_now(link: Link, target: str, id: str, *, keep: bool | None, re
     subjects = same_id(link.prefix, target, id)
     for attempt in range(TRIES):
         await asyncio.sleep(BACKOFF_S * attempt)
-        live = (await current(link, subjects)).live
+        state = await current(link, subjects)
+        live = state.live
         if live is None:
             return None
         found = live.headers or {}
@@ -156,7 +157,7 @@ async def publish_now(link: Link, target: str, id: str, *, keep: bool | None, re
             headers = {h.DUE: ms_to_text(link.clock.now_ms())} | headers
             headers |= {h.MANUAL: live.subject} | h.expect(link.stream)
         else:
-            headers |= h.purging(live.subject) | h.expect(link.stream, live.seq, live.subject)
+            headers |= h.purging(live.subject) | _unless_changed(link, state, live, subjects)
         ack = await _try(link, found[h.TARGET], headers, body)
         if ack is None:
             continue
@@ -201,6 +202,13 @@ def _guard(link: Link, state: Current, subjects: str) -> dict[str, str]:
     elif h.LIVE in (state.newest.headers or {}):  # that one has fired, and the trace says what it followed
         follows = (state.newest.headers or {}).get(h.REPLACES, follows)
     return {h.REPLACES: follows} | h.expect(link.stream, state.newest.seq, subjects)
+
+
+def _unless_changed(link: Link, state: Current, live: Entry, subjects: str) -> dict[str, str]:
+    """Headers for a write that holds only while ``live`` is there: if a trace is behind it, by its own subject."""
+    if state.newest is live:
+        return h.expect(link.stream, live.seq, subjects)
+    return h.expect(link.stream, live.seq, live.subject)
 
 
 def _close(link: Link, live: Entry) -> bool:

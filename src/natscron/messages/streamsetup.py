@@ -4,6 +4,7 @@ Safe when any number of processes do it at once. A stream that is there is chang
 by adding: the two flags (neither can be turned off again) and the missing subjects.
 """
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -18,6 +19,12 @@ from natscron.wire.streams import ensure_stream, pick_replicas
 
 __all__ = ["check", "ensure"]
 
+PATIENCE_S: Final = 10.0
+"""How long JetStream may take until it answers for the first time."""
+_TRY_S: Final = 2.0
+_RETRY_S: Final = 0.1
+_BUSY: Final = 500
+"""From this status on, trying again may help."""
 _NOT_FOUND: Final = 10059
 _WRONG: Final = frozenset({10052, 10065, 10186, 10187, 10025})
 _PAGES: Final = 1_000
@@ -47,12 +54,8 @@ async def ensure(  # noqa: PLR0913 - one argument an option
             f"retention is 'limits' or 'workqueue'; got {retention!r:.80}: by interest, schedules would not be stored"
         )
     connection = await link.connection()
-    try:
-        config = (await connection.js_request(f"STREAM.INFO.{link.stream}", timeout_s=link.timeout_s))["config"]
-    except ApiError as error:
-        if error.err_code != _NOT_FOUND:
-            raise
-    else:
+    config = await _config(link, connection)
+    if config is not None:
         return await _existing(link, config, wanted, enable=enable)
     require(await _level(connection), Needs.SINGLE, link.stream)
     made = {
@@ -77,6 +80,24 @@ async def ensure(  # noqa: PLR0913 - one argument an option
     link.forget()
     # Somebody else may have made it meanwhile, in another way.
     return _sound(await _report(link, info["config"], created=True), link.stream)
+
+
+async def _config(link: Link, connection: Connection) -> dict[str, Any] | None:
+    """The configuration of the stream, if there is one. Waits for JetStream, which a starting cluster does not have."""
+    deadline = asyncio.get_running_loop().time() + PATIENCE_S
+    while True:
+        try:
+            info = await connection.js_request(f"STREAM.INFO.{link.stream}", timeout_s=min(_TRY_S, link.timeout_s))
+        except StorageError as error:
+            if isinstance(error, ApiError) and error.err_code == _NOT_FOUND:
+                return None
+            refused = isinstance(error, ApiError) and error.status < _BUSY
+            if refused or asyncio.get_running_loop().time() >= deadline:
+                raise
+            await asyncio.sleep(_RETRY_S)
+        else:
+            config: dict[str, Any] = info["config"]
+            return config
 
 
 def _subjects(prefix: str, subjects: Iterable[str]) -> list[str]:
