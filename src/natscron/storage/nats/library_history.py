@@ -36,6 +36,8 @@ __all__ = ["IMPORTED", "LibraryHistory"]
 IMPORTED: Final = "Natscron-Imported"
 """A header of records that come from another store: who follows new ones is not told of them."""
 _NO_MESSAGE: Final = frozenset({10037, 10043})
+_AHEAD_MS: Final[Ms] = 1_000
+"""How far a record's own time may be ahead of when it was stored: workers go by what they know of the store's clock."""
 _AT_ONCE: Final = 64
 _PATIENCE_S: Final = 5.0
 _PAUSE_S: Final = 0.2
@@ -107,7 +109,7 @@ class LibraryHistory(NatsHistory):
             found.take(entries)
             if newest_first and len(found.runs) >= wanted and entries:
                 found.runs.sort(key=recorded_ms, reverse=True)
-                if recorded_ms(found.runs[wanted - 1]) > entries[0].timestamp_ns // 1_000_000 + SKEW_MS:
+                if recorded_ms(found.runs[wanted - 1]) > entries[0].timestamp_ns // 1_000_000 + _AHEAD_MS:
                     return
             last, window = start - 1, min(window * 2, MAX_WINDOW)
 
