@@ -12,6 +12,8 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.
 PRINTED = (
     r"refreshing, 0:00:00\S* late\n(.*\n)*completed \S+ \S+ \"fresh\"",
     r"running tick\n(.*\n)*20\d\d-\d\d-\d\d .*\+00:00",
+    r"^$",
+    r"^32 runs until 2027-01-15 16:00:00\+00:00$",
 )
 
 
