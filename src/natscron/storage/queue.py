@@ -62,7 +62,10 @@ class RunQueue(Protocol):
         ...
 
     async def give_back(self, worker: str, claims: Sequence[Claim]) -> None:
-        """Make claimed runs claimable again, as if they had never been; for those whose handler did not begin."""
+        """Make claimed runs claimable again, as if they had never been; for those whose handler did not begin.
+
+        Of the claims only run id and attempt count: of one whose answer was lost, :meth:`beat` told its worker no more.
+        """
         ...
 
     async def beat(self, worker: WorkerInfo) -> Mapping[tuple[str, int], str]:
