@@ -101,6 +101,8 @@ class Worker:
         self._claiming = False
         self._claims = 0
         """Claims that were begun: tells whether one fell into an announcement."""
+        self._astray: set[tuple[str, int]] = set()
+        """What the store took for this worker's at the last announcement, and was not here."""
         self._left = False
         self._stopping = asyncio.Event()
         self._offset_ms = 0
@@ -428,16 +430,18 @@ class Worker:
                 self._cancel(going, reason)
 
     async def _give_up(self, owned: Mapping[tuple[str, int], str]) -> None:
-        """Give back what is ours and not here: the answer to its claim was lost."""
-        ending = self._outbox.keys()
-        astray = [
+        """Give back what is ours and not here, and was so before: the answer to its claim was lost.
+
+        Seen once it may be one that ended a moment ago, for a store may answer from a copy that is behind.
+        """
+        before, self._astray = self._astray, set(owned) - set(self._going) - self._outbox.keys()
+        lost = [
             Claim(run_id=run_id, job="", generation=0, scheduled_at_ms=0, due_ms=0, attempt=attempt)
-            for run_id, attempt in owned
-            if (run_id, attempt) not in self._going and (run_id, attempt) not in ending
+            for run_id, attempt in self._astray & before
         ]
-        if astray:
-            log.warning("claimed runs never arrived here: they are given back", extra={"runs": len(astray)})
-            await self._give_back(astray)
+        if lost:
+            log.warning("claimed runs never arrived here: they are given back", extra={"runs": len(lost)})
+            await self._give_back(lost)
 
     def _lose(self, lost: Mapping[tuple[str, int], _Going]) -> None:
         for key, going in lost.items():
