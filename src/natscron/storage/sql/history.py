@@ -132,13 +132,15 @@ class History:
         return adopted
 
     async def _take_up(self, connection: AsyncConnection, most: int) -> int:
+        now = await self._database.now_ms(connection)
         rows = (await connection.execute(self._foreign, {"most": most})).all()
         values = []
         for row in rows:
             started, finished = instant_ms(row.start_time), instant_ms(row.end_time)
             if finished is None and started is not None and row.duration:
                 finished = started + row.duration // _NS
-            recorded = started or finished or 0
+            # Without any instant it is taken for new, not for one that is too old to be kept.
+            recorded = started or finished or now
             rank = OTHER_RANK if row.status == RUNNING else RANKS.get(row.status, OTHER_RANK)
             values.append(
                 {
