@@ -36,12 +36,8 @@ class Retention:
         lists = Lists(database)
         listed = lists.listed()
         self._given = lists.given
-        self._aged = (
-            select(e.c.execution_id)
-            .where(e.c.recorded_ms < bindparam("before"), OVER_ROWS)
-            .order_by(e.c.recorded_ms)
-            .limit(DELETED_MAX)
-        )
+        aged = select(e.c.execution_id).where(e.c.recorded_ms < bindparam("before"), OVER_ROWS)
+        self._aged = forced(aged, e, "recorded").order_by(e.c.recorded_ms).limit(DELETED_MAX)
         stretch = (
             select(e.c.job_id, e.c.recorded_ms)
             .where(e.c.recorded_ms > bindparam("after"))
