@@ -205,12 +205,12 @@ async def test_a_sample_is_taken_now(world: World) -> None:
 
 
 BURST = 800
-FILLER = 12_000
+FILLER = 10_000
 
 
 async def raced(world: World) -> tuple[list[Handle], dt.datetime]:
     """Messages that are due in the same moment behind many others, so that storing them all takes a while."""
-    due = instant() + dt.timedelta(seconds=4)
+    due = instant() + dt.timedelta(seconds=5)
     filled = await world.schedules.at_many((world.target("filler"), due) for _ in range(FILLER))
     assert filled.scheduled == FILLER
     outcomes = [

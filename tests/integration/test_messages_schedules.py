@@ -4,7 +4,7 @@ import datetime as dt
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.support.messages import WAIT_S, World, world_on
+from tests.support.messages import World, world_on
 
 from natscron.clock import SystemClock
 from natscron.errors import (
@@ -127,12 +127,21 @@ async def test_a_sample_of_a_source_without_messages_says_that_it_is_empty(world
 async def test_a_rollup_keeps_only_the_newest_message_on_the_target(world: World) -> None:
     for number in range(3):
         await world.js.publish(world.target(), b"%d" % number)
-    arrivals = await world.nc.subscribe(world.target())
+    assert [message.data for message in await world.drain("orders", 3)] == [b"0", b"1", b"2"]
     await world.schedules.at(world.target(), "in 1ms", "newest", rollup=True)
-    assert (await arrivals.next_msg(timeout=WAIT_S)).data == b"newest"
+    assert (await world.receive()).data == b"newest"
     stored = await world.js.get_last_msg(world.name.upper(), world.target())
     assert stored.data == b"newest"
     assert await world.count("orders") == 1
+
+
+async def test_a_plain_subscription_does_not_see_what_the_server_generates(world: World) -> None:
+    """It is stored, not published: workers need a consumer."""
+    heard = await world.nc.subscribe(world.target())
+    await world.schedules.at(world.target(), "in 1ms", b"x")
+    assert (await world.receive()).data == b"x"
+    await world.nc.flush()
+    assert heard.pending_msgs == 0
 
 
 async def test_schedules_are_listed_by_target_in_the_order_of_writing(world: World) -> None:

@@ -151,7 +151,8 @@ class _Run:
         self._room = asyncio.Event()
         self._up = asyncio.Event()
         self._replacing = asyncio.Semaphore(REPLACING)
-        self._tasks: set[asyncio.Task[Written]] = set()
+        self._last: dict[tuple[str, str], asyncio.Task[Written]] = {}
+        """The last replacement under way for a target and id: the next one waits for it."""
         self._window: PublishWindow
         self._limit = 0
         self.stopped = False
@@ -192,10 +193,11 @@ class _Run:
         finally:
             remove()
             feeder.cancel()
-            for task in self._tasks:
+            tasks = [flight.again for flight in self._flying if flight.again is not None]
+            for task in tasks:
                 task.cancel()
             await self._window.close()
-            await asyncio.gather(feeder, *self._tasks, return_exceptions=True)
+            await asyncio.gather(feeder, *tasks, return_exceptions=True)
 
     async def _feed(self) -> None:
         """Take messages and send them; ends with the iterable, with its error, or with a link that stays away."""
@@ -265,15 +267,18 @@ class _Run:
     async def _send(self, flight: _Flight, sent: _Sent) -> None:
         """Send it, waiting for the link if it is down. Raises StorageUnavailableError if that stays away."""
         draft = flight.draft
-        while draft is not None:
+        if draft is None:
+            return
+        if (draft.target, draft.id) in self._last:
+            self._replace_in_turn(flight, draft)
+            return
+        while flight.future is None:
             try:
                 flight.future = await self._window.publish(sent.subject, draft.body, sent.headers)
             except StorageUnavailableError:
                 await self._wait_for_link()
-                continue
-            if draft.id is not None:
-                flight.future.add_done_callback(lambda _: self._again(flight))
-            return
+        if draft.id is not None:
+            flight.future.add_done_callback(lambda _: self._again(flight))
 
     async def _wait_for_link(self) -> None:
         connection = await self._link.connection()
@@ -289,36 +294,56 @@ class _Run:
         if connection.is_closed:
             raise StorageUnavailableError("the connection to NATS was closed")
 
-    def _again(self, flight: _Flight) -> "asyncio.Task[Written] | None":
+    def _again(self, flight: _Flight) -> None:
         """If its id was taken: begin to replace what is there."""
         future, draft = flight.future, flight.draft
         if flight.again is None and future is not None and draft is not None and not future.cancelled():
             error = future.exception()
             if error is not None and is_wrong_sequence(error):
-                flight.again = asyncio.get_running_loop().create_task(self._replace(draft))
-                self._tasks.add(flight.again)
-                flight.again.add_done_callback(self._tasks.discard)
-        return flight.again
+                self._replace_in_turn(flight, draft)
 
-    async def _replace(self, draft: Draft) -> Written:
+    def _replace_in_turn(self, flight: _Flight, draft: Draft) -> None:
+        """Replace what stands under the id, after those before it for the same id."""
+        key = (draft.target, draft.id or "")
+        task = asyncio.get_running_loop().create_task(self._replace(draft, self._last.get(key)))
+        flight.again = self._last[key] = task
+
+        def done(_: object) -> None:
+            if self._last.get(key) is task:
+                del self._last[key]
+            if not task.cancelled():
+                task.exception()  # marks it retrieved: the caller may have stopped going through the outcomes
+
+        task.add_done_callback(done)
+
+    async def _replace(self, draft: Draft, before: "asyncio.Task[Written] | None") -> Written:
+        if before is not None:
+            await asyncio.wait([before])
         async with self._replacing:
             return await put(self._link, draft, self._remember)
 
     async def _outcome(self, flight: _Flight) -> Outcome:
-        place = flight.place
-        if flight.error is not None or flight.future is None or place is None:
+        if flight.error is not None:
             return Outcome(flight.index, flight.item, error=flight.error)
         try:
-            ack = await flight.future
+            return await self._stored(flight)
         except NatscronError as error:
-            again = self._again(flight) if flight.draft is not None and flight.draft.id is not None else None
-            if again is None:
-                refused = self._link.refused(error, place.subject)
-                return Outcome(flight.index, flight.item, error=refused)
+            subject = flight.place.subject if flight.place is not None else ""
+            return Outcome(flight.index, flight.item, error=self._link.refused(error, subject))
+
+    async def _stored(self, flight: _Flight) -> Outcome:
+        """Wait for its acknowledgement, or for that of the replacement. Raises as these do."""
+        if flight.future is not None and flight.place is not None:
             try:
-                written = await again
-            except NatscronError as failure:
-                return Outcome(flight.index, flight.item, error=failure)
-            handle = Handle(self._owner, written.place, written.seq, replaced=written.replaced)
-            return Outcome(flight.index, flight.item, handle)
-        return Outcome(flight.index, flight.item, Handle(self._owner, place, ack.seq))
+                ack = await flight.future
+            except NatscronError:
+                self._again(flight)
+                if flight.again is None:
+                    raise
+            else:
+                return Outcome(flight.index, flight.item, Handle(self._owner, flight.place, ack.seq))
+        if flight.again is None:
+            raise StorageUnavailableError("it was not sent")
+        written = await flight.again
+        handle = Handle(self._owner, written.place, written.seq, replaced=written.replaced)
+        return Outcome(flight.index, flight.item, handle)

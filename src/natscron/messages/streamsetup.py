@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from natscron.errors import ConfigError, StorageError
 from natscron.messages.link import Link
-from natscron.messages.streamcheck import StreamReport, covers, report
+from natscron.messages.streamcheck import StreamReport, config_problems, covers, report
 from natscron.messages.subjects import check_subject
 from natscron.messages.versions import Needs, ServerLevel, require
 from natscron.wire.connection import Connection
@@ -122,7 +122,7 @@ async def _existing(link: Link, config: dict[str, Any], wanted: list[str], *, en
         raise ConfigError(
             f"stream {link.stream} does not hold {', '.join(missing)}; ensure_stream(enable=True) adds subjects"
         )
-    if not enable or not changes:
+    if not enable or not changes or config_problems(config | changes, link.prefix):
         return _sound(found, link.stream)
     connection = await link.connection()
     try:
