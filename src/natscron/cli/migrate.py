@@ -200,14 +200,9 @@ def _shown(out: Output) -> Iterator[_Progress]:
         yield _Lines()
     else:
         from rich.console import Console  # noqa: PLC0415 - where there is a terminal only
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - likewise
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - likewise
 
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description:<10}"),
-            BarColumn(),
-            TextColumn("{task.fields[text]}"),
-        )
+        columns = (TextColumn("{task.description:<10}"), BarColumn(), TextColumn("{task.fields[text]}"))
         console = Console(stderr=True, no_color=out.colourless or None)
         with Progress(*columns, TimeElapsedColumn(), console=console) as bars:
             yield _Bars(bars)
