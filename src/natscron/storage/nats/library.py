@@ -20,6 +20,7 @@ from natscron.clock import Clock
 from natscron.errors import StorageNotInitializedError, StorageUnavailableError
 from natscron.model import Activity, Claim, Claimed, Ending, Ms, Run, RunStatus, WorkerInfo
 from natscron.storage.forks import keep_forever
+from natscron.storage.nats.creating import Answers
 from natscron.storage.nats.dead import DeadLetters
 from natscron.storage.nats.gorows import decode_library_row
 from natscron.storage.nats.history import NatsHistory
@@ -35,7 +36,7 @@ from natscron.storage.nats.state import NatsState
 from natscron.storage.nats.steps import Steps
 from natscron.storage.nats.storage import NatsStorage
 from natscron.storage.nats.view import QueueView
-from natscron.storage.protocol import Capabilities, LeaderLink, OnReply, Reply, RunQuery
+from natscron.storage.protocol import Capabilities, LeaderLink, OnReply, RunQuery
 from natscron.storage.queue import QueueSink
 from natscron.wire.connection import Connection
 from natscron.wire.consumer import Watch
@@ -155,10 +156,8 @@ class NATSStorage(NatsStorage):
         """Open a leader's own connection. Raises StorageUnavailableError, also while the view of it is behind."""
         parts = self._whole
 
-        def hand_over(token: str, status: str, headers: Mapping[str, str], data: bytes) -> None:
-            on_reply(Reply(token, status, headers, data))
-
-        opened = await LeaderConnection.open(self.connection.known_dial(), hand_over)
+        answers = Answers(on_reply)
+        opened = await LeaderConnection.open(self.connection.known_dial(), answers.take)
         try:
             seq = await last_seq(opened, self.library.runs_stream)
             await parts.view.reached(seq, BEHIND_S)
@@ -167,10 +166,11 @@ class NATSStorage(NatsStorage):
             raise
         link = QueueLink(
             opened,
+            answers,
             self.library,
             parts.queue.steps,
-            self._sinks.left_out,
-            parts.history.ended_since,
+            on_left_out=self._sinks.left_out,
+            ended_since=parts.history.ended_since,
         )
         self._links = [whole for whole in self._links if not whole.broken.is_set()] + [link]
         for job in list(parts.view.held):

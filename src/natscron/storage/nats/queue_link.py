@@ -9,9 +9,9 @@ A note is written when all runs of its commit, and those of the commits before, 
 is there proves that its runs are, as if both were one transaction; and of runs without a note a successor finds the
 rows when it queues them again.
 
-Failures: a stream between two leaders drops what it is sent without a word. What has no answer after :data:`ACK_S` is
-sent again, under the same id, until it has one or the link breaks. A refusal for another reason (no room, say) fails
-the commit, and with it the leadership.
+Failures: a stream between two leaders drops what it is sent without a word, so what has no answer is sent again
+(:mod:`natscron.storage.nats.creating`). A refusal for another reason (no room, say) fails the commit, and with it the
+leadership.
 
 A takeover: the view must have seen all that was stored before (:data:`BEHIND_S` at most). A row of a run that is over
 goes by itself after a while; if the mark is older than that, what the log knows of since is asked for as well.
@@ -29,32 +29,27 @@ from natscron.errors import (
     LeadershipLostError,
     LimitExceededError,
     MalformedInputError,
-    StorageError,
     StorageUncertainError,
 )
 from natscron.model import Lease, Ms, NoteRef, OpenRow, QueuedRun, Reason, Run, RunStatus
 from natscron.policy import overlap
 from natscron.policy.overlap import Verdict
+from natscron.storage.nats.creating import Answers, Batch, Entry
 from natscron.storage.nats.library_options import LibraryOptions
 from natscron.storage.nats.link import NatsLeaderLink
 from natscron.storage.nats.runrow import RowState, RunRow, encode_run_row, row_key
 from natscron.storage.nats.steps import REPLACED, Steps
 from natscron.storage.protocol import Outgoing, Staged, StateSnapshot
-from natscron.wire.failures import ApiError
-from natscron.wire.kv import is_wrong_sequence
 from natscron.wire.leader_link import LeaderConnection
 
 if TYPE_CHECKING:
-    from natscron.storage.nats.lines import Open
     from natscron.wire.replies import PubAck
 
 __all__ = ["QueueLink"]
 
 logger = logging.getLogger("natscron.storage")
 
-ACK_S: Final = 1.0
 BEHIND_S: Final = 5.0
-_BUSY: Final = 503
 _ROOM: Final = 128
 """Bytes of a row's headers."""
 _LEFT_OUT: Final = {
@@ -63,33 +58,24 @@ _LEFT_OUT: Final = {
 }
 
 
-class _Entry:
-    """A row that is being created. ``record``: of one that is left out. ``replaces``: those that end in its favour."""
-
-    __slots__ = ("ack", "one", "raw", "record", "replaces", "row")
-
-    def __init__(self, row: RunRow, raw: bytes) -> None:
-        self.row = row
-        self.raw = raw
-        self.one: Open | None = None
-        self.record: Run | None = None
-        self.replaces: list[str] = []
-        self.ack: asyncio.Future[PubAck] | None = None
-
-
 class QueueLink(NatsLeaderLink):
     """See :class:`natscron.storage.protocol.LeaderLink`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a storage that queuing needs
         self,
         connection: LeaderConnection,
+        answers: Answers,
         options: LibraryOptions,
         steps: Steps,
+        *,
         on_left_out: Callable[[Run], None],
         ended_since: Callable[[Ms], Awaitable[Sequence[str]]],
     ) -> None:
         super().__init__(connection, options)
         self._library = options
+        self._answers = answers
+        self._prefix = options.runs_prefix
+        self._gone: asyncio.Future[bool] = asyncio.ensure_future(connection.broken.wait())
         self._view = steps.view
         self._steps = steps
         self._on_left_out = on_left_out
@@ -121,10 +107,15 @@ class QueueLink(NatsLeaderLink):
             raise LeadershipLostError("the leader's connection ended")
         if not queued and (staged or self._noted is None or self._noted.done()):
             return super().commit(note, staged, run_ids, rows)
-        entries = self._entered(staged) if queued else []
+        batch = Batch(self._connection, self._answers, self._view)
+        if queued:
+            for item in staged:
+                if (entry := self._decided(*item.data)) is not None:
+                    batch.add(entry)
+        batch.send()
         before, self._noted = self._noted, asyncio.get_running_loop().create_future()
         write = partial(super().commit, note, (), run_ids, rows)
-        task = asyncio.create_task(self._commit(entries, before, self._noted, write), name="natscron commit")
+        task = asyncio.create_task(self._commit(batch, before, self._noted, write), name="natscron commit")
         self._commits.add(task)
         task.add_done_callback(self._commits.discard)
         # The caller gets a future of its own: whoever cancels it stops nothing.
@@ -132,67 +123,44 @@ class QueueLink(NatsLeaderLink):
         task.add_done_callback(partial(_hand_on, whole))
         return whole
 
-    def _entered(self, staged: Sequence[Staged]) -> list[_Entry]:
-        """Decide about each run, and write what follows from it."""
-        entries: list[_Entry] = []
-        parts: list[bytes] = []
-        for item in staged:
-            entry = self._decided(*item.data)
-            if entry is not None:
-                parts.append(self._encoded(entry))
-                entries.append(entry)
-        if parts:
-            self._connection.write(b"".join(parts))
-        return entries
-
-    def _decided(self, run: QueuedRun, row: RunRow, raw: bytes) -> _Entry | None:
+    def _decided(self, run: QueuedRun, row: RunRow, raw: bytes) -> Entry | None:
         view = self._view
         if view.knows(run.run_id):
             return None
         going, held = view.going.get(run.job, {}), view.held.get(run.job, {})
         verdict = overlap.enter(run, running=len(going), waiting=len(held))
         if verdict is Verdict.START:
-            entry = _Entry(row, raw)
-            entry.one = view.enter(row)
+            one = view.enter(row)
+            entry = self._entry(row, raw, one.key)
+            entry.one = one
             return entry
         if verdict in _LEFT_OUT:
             now = view.now_ms()
             over = row.over(RunStatus.SKIPPED, now)
-            entry = _Entry(over, encode_run_row(over))
+            entry = self._entry(over, encode_run_row(over), row_key(over))
             entry.record = row.left_out(*_LEFT_OUT[verdict], now)
             view.over[run.run_id] = 0
             return entry
         waits = RunRow.of(run, RowState.HELD)
-        entry = _Entry(waits, encode_run_row(waits))
-        if verdict is Verdict.REPLACE:
-            entry.replaces = [*held, *going]
-        entry.one = view.enter(waits)
+        replaces = [*held, *going] if verdict is Verdict.REPLACE else ()
+        one = view.enter(waits)
+        entry = self._entry(waits, encode_run_row(waits), one.key)
+        entry.one, entry.replaces = one, replaces
         return entry
 
-    def _encoded(self, entry: _Entry) -> bytes:
-        headers = self._steps.headers(entry.row, 0)
-        key = row_key(entry.row) if entry.one is None else entry.one.key
-        raw, entry.ack = self._connection.encode_acked(self._library.runs_prefix + key, entry.raw, headers)
-        return raw
+    def _entry(self, row: RunRow, raw: bytes, key: str) -> Entry:
+        return Entry(row, raw, self._prefix + key, self._steps.headers(row, 0))
 
     async def _commit(
         self,
-        entries: list[_Entry],
+        batch: Batch,
         before: "asyncio.Future[None] | None",
         noted: "asyncio.Future[None]",
         write: Callable[[], "asyncio.Future[None]"],
     ) -> None:
         try:
-            records = [record for entry in entries if (record := await self._stored(entry)) is not None]
-            if records:
-                await self._steps.records.save(records)
-                for record in records:
-                    self._on_left_out(record)
-            for entry in entries:
-                if entry.replaces:
-                    await self._replace(entry.row.job, entry.replaces)
-            for job in {entry.row.job for entry in entries if entry.row.state is RowState.HELD}:
-                await self._steps.release(job)
+            await batch.stored(self._gone)
+            await self._follow_up(batch.entries)
             if before is not None:
                 await asyncio.wait([before])
             if self.broken.is_set():
@@ -203,48 +171,23 @@ class QueueLink(NatsLeaderLink):
                 noted.set_result(None)
         await future
 
-    async def _stored(self, entry: _Entry) -> Run | None:
-        """Wait until a row is stored; the record if it is of a run that was left out now."""
-        while True:
-            assert entry.ack is not None  # noqa: S101 - made when it was written
-            try:
-                if not entry.ack.done():
-                    await asyncio.wait([entry.ack], timeout=ACK_S)
-                if not entry.ack.done():
-                    entry.ack.cancel()
-                    self._again(entry)
-                    continue
-                ack = entry.ack.result()
-            except StorageError as error:
-                if is_wrong_sequence(error):
-                    return await self._was_there(entry)
-                if isinstance(error, ApiError) and error.status == _BUSY and not self.broken.is_set():
-                    await asyncio.sleep(ACK_S / 10)
-                    self._again(entry)
-                    continue
-                self._undo(entry)
-                raise
-            except BaseException:
-                self._undo(entry)
-                raise
-            self._view.apply(entry.row, ack.seq)
-            return entry.record
-
-    def _again(self, entry: _Entry) -> None:
-        if self.broken.is_set():
-            self._undo(entry)
-            raise LeadershipLostError("the leader's connection ended")
-        self._connection.write(self._encoded(entry))
-
-    async def _was_there(self, entry: _Entry) -> Run | None:
-        """The row is there: of another leader, or our own, whose answer was lost."""
-        self._undo(entry)
-        await self._steps.refresh(entry.row)
-        return None
-
-    def _undo(self, entry: _Entry) -> None:
-        if entry.one is not None:
-            self._view.withdraw(entry.one)
+    async def _follow_up(self, entries: Sequence[Entry]) -> None:
+        """What else follows from what was decided, now that it is stored."""
+        for entry in entries:
+            if entry.there:  # another leader's, or our own, whose answer was lost
+                await self._steps.refresh(entry.row)
+                if self._view.over.get(entry.row.run_id) is None:
+                    entry.record = None
+        records = [entry.record for entry in entries if entry.record is not None]
+        if records:
+            await self._steps.records.save(records)
+            for record in records:
+                self._on_left_out(record)
+        for entry in entries:
+            if entry.replaces:
+                await self._replace(entry.row.job, entry.replaces)
+        for job in {entry.row.job for entry in entries if entry.row.state is RowState.HELD}:
+            await self._steps.release(job)
 
     async def _replace(self, job: str, run_ids: Sequence[str]) -> None:
         """End these in favour of a newer one: what has not begun is dropped, the workers of what has are told."""

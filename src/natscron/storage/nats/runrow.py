@@ -27,7 +27,7 @@ class RowState(StrEnum):
     OVER = "over"
 
 
-class RunRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RunRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """``status`` and ``finished_ms`` of one that is over. ``cancel``: why its worker is to end it.
 
     ``by_leader``: held by somebody else than the leader, who alone may let it go.
