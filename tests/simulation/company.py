@@ -98,7 +98,7 @@ class Member:
         self.host = f"{self.name}#{self._lives}"
         context = contextvars.copy_context()
         context.run(HOST.set, self.host)
-        self.storage = FickleStorage(self.company.cluster, self.company.rng)
+        self.storage = FickleStorage(self.company.cluster, self.company.rng, self.company.latency_s)
         self.scheduler = Scheduler(
             self.storage,
             self._handle,
@@ -179,6 +179,8 @@ class Company:
     def __init__(self, loop: VirtualLoop, seed: int, members: int = 3, plans: dict[str, Plan] | None = None) -> None:
         self.loop = loop
         self._seed = seed
+        self.latency_s = (0.001, 0.001, 0.03, 0.12)[seed % 4]
+        """How long a call takes, and as long again a leader's write."""
         self.rng = random.Random(seed)  # noqa: S311 - a simulation, seeded on purpose
         self.clock = VirtualClock(loop)
         self.cluster = MemoryCluster(self.clock, runs_per_job=1_000_000)
