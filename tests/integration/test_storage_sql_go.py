@@ -105,8 +105,8 @@ async def test_its_jobs_run_where_it_left_off(sql_url: str) -> None:
         "missed-every",
         "interval",
         "20m",
-        next_run=now - 5 * HOUR - HOUR / 8,
-        last_run=now - 6 * HOUR,
+        next_run=long_ago,
+        last_run=long_ago - HOUR,
         created_at=at,
     )
     await insert_go_job(sql_url, "disabled", "once", text_of, next_run=at, status="disabled", created_at=at - HOUR)

@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 from tests.support.databases import MariaServer, MissingServerError, PostgresServer, Remote, Server, fresh_database
 
-__all__ = ["mysql_server", "mysql_url", "postgresql_server", "postgresql_url", "sql_url", "sqlite_url"]
+__all__ = ["mysql_server", "mysql_url", "postgresql_server", "postgresql_url", "server_url", "sql_url", "sqlite_url"]
 
 _KINDS: Final[dict[str, type[Server]]] = {"postgresql": PostgresServer, "mysql": MariaServer}
 
@@ -71,5 +71,12 @@ async def sql_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/jobs.db"
         return
+    async with fresh_database(request.getfixturevalue(f"{request.param}_server")) as url:
+        yield url
+
+
+@pytest.fixture(params=["postgresql", "mysql"])
+async def server_url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """An empty database on each kind of server."""
     async with fresh_database(request.getfixturevalue(f"{request.param}_server")) as url:
         yield url

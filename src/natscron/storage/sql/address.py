@@ -4,9 +4,10 @@ Our async driver is picked, whatever driver the URL names for other programs; an
 (``asyncmy``, ``psycopg``) is kept. Errors and names never show more of a URL than database, host and user.
 """
 
+import asyncio
+import importlib
 import importlib.util
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -91,6 +92,7 @@ class Address(msgspec.Struct, frozen=True):
             }
         if driver == "asyncpg":
             options["connect_args"] = {
+                "async_creator_fn": _open_whole,
                 "timeout": _POOL_WAIT_S,
                 "server_settings": {
                     "application_name": "natscron",
@@ -101,7 +103,7 @@ class Address(msgspec.Struct, frozen=True):
         elif backend in {"mysql", "mariadb"}:
             options["connect_args"] = {"connect_timeout": _POOL_WAIT_S, "init_command": _MYSQL_SESSION}
         elif driver == "aiosqlite":
-            options["async_creator"] = partial(QuickConnection.open, self.url)
+            options["connect_args"] = {"async_creator_fn": QuickConnection.open}
         engine = create_async_engine(self.url, **options)
         event.listen(engine.sync_engine, "checkout", _refuse_dead)
         return engine
@@ -136,6 +138,26 @@ def where_of(url: URL) -> str:
     user = f"{url.username}@" if url.username else ""
     port = f":{url.port}" if url.port else ""
     return f"{backend}://{user}{url.host or ''}{port}/{url.database or ''}"
+
+
+async def _open_whole(**options: Any) -> Any:  # noqa: ANN401 - asyncpg has no types
+    """A connection of asyncpg, opened whole or not at all.
+
+    An attempt that is cancelled half-way leaves a failed future that nobody asks for, which the loop reports as an
+    error. So it goes on aside, and what it comes to is closed.
+    """
+    asyncpg: Any = importlib.import_module("asyncpg")
+    opening = asyncio.ensure_future(asyncpg.connect(**options))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_unwanted)
+        raise
+
+
+def _close_unwanted(opening: "asyncio.Future[Any]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().terminate()
 
 
 def _refuse_memory(database: str | None, query: Mapping[str, Any]) -> None:

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, Self
 
 import aiosqlite
-from sqlalchemy import URL
 
 __all__ = ["QuickConnection"]
 
@@ -22,10 +21,9 @@ class QuickConnection(aiosqlite.Connection):
     begin: str | None = None
 
     @classmethod
-    async def open(cls, url: URL) -> "QuickConnection":
-        """Open the file that the URL names. Raises sqlite3.Error."""
-        [path], options = url.get_dialect()().create_connect_args(url)
-        connect: Callable[[], sqlite3.Connection] = partial(sqlite3.connect, str(path), **options)
+    async def open(cls, path: str, **options: Any) -> "QuickConnection":  # noqa: ANN401 - those of sqlite3
+        """Open a file. Raises sqlite3.Error."""
+        connect: Callable[[], sqlite3.Connection] = partial(sqlite3.connect, path, **options)
         connection = cls(connect, iter_chunk_size=64)
         # As SQLAlchemy has it: a process that ends does not wait for it.
         connection._thread.daemon = True
