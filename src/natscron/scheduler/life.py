@@ -202,7 +202,8 @@ class Life:
     @property
     def is_leader(self) -> bool:
         """Whether this process plans now."""
-        return self.is_running and self._parts is not None and self._parts.engine.is_leader
+        parts = self._parts
+        return parts is not None and self.is_running and parts.engine.is_leader
 
     @property
     def failures(self) -> dict[str, Exception]:

@@ -22,6 +22,9 @@ class Scheduler(Life):
     or a storage object, which is then not closed. ``handler``: the global one, called for jobs that name none. Each
     handler is a function of one argument, a :class:`JobEvent`; async ones run in the loop, others in threads.
 
+    In memory (``memory://``) a scheduler is one process: two processes have two sets of jobs, and both fire. Processes
+    that shall share jobs need a database. A process that was forked has a stopped scheduler, which can be started.
+
     ``worker`` False: this process runs nothing; ``plan`` False: it never leads. ``name``: the same in all processes of
     one scheduler. ``instance``: this process, for people (default host and pid). ``concurrency``: handlers at once
     here. ``lease``: how long a leader may be silent (default 10 s where other processes share the storage).
