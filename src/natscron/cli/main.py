@@ -13,7 +13,20 @@ import rich_click as click
 from click.shell_completion import get_completion_class
 
 from natscron import __version__
-from natscron.cli import backfill, calendars, control, explain, history, migrate, read, service, show, simulate, write
+from natscron.cli import (
+    backfill,
+    calendars,
+    control,
+    explain,
+    history,
+    message,
+    migrate,
+    read,
+    service,
+    show,
+    simulate,
+    write,
+)
 from natscron.cli.output import Output
 from natscron.cli.session import Session, connection_options, examples
 from natscron.errors import NatscronError
@@ -36,6 +49,7 @@ _SETTINGS: Final[dict[str, Any]] = {
     "Runs", commands=["pause", "resume", "skip", "trigger", "backfill", "next", "runs", "watch", "explain", "simulate"]
 )
 @click.command_panel("Service", commands=["status", "health", "server", "dev"])
+@click.command_panel("Messages that NATS itself times", commands=["message"])
 @click.command_panel("Library", commands=["migrate"])
 @click.command_panel("This program", commands=["version", "completion", "help"])
 @click.version_option(__version__, prog_name=_NAME, message="%(prog)s %(version)s")
@@ -138,6 +152,7 @@ for _command in (
     service.health,
     service.server,
     service.dev,
+    message.message,
     migrate.migrate,
     version,
     completion,

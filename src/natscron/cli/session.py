@@ -5,7 +5,7 @@ import inspect
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 import rich_click as click
 
@@ -15,6 +15,9 @@ from natscron.cli.output import Output
 from natscron.clock import Clock, SystemClock
 from natscron.config import Settings, load_settings
 from natscron.errors import NatscronError
+
+if TYPE_CHECKING:
+    from natscron.wire.connection import Connection
 
 __all__ = [
     "DurationType",
@@ -125,6 +128,24 @@ class Session:
                 return await work(client)
             finally:
                 await client.close()
+
+        return asyncio.run(main())
+
+    def run_on_nats(self, work: "Callable[[Connection, float], Awaitable[T]]") -> T:
+        """As :meth:`run`, for work on NATS itself: it gets the connection, and how long to wait for an answer, in s."""
+        settings = self.settings()
+        timeout_s = self._options.get("request_timeout", _DEFAULT_TIMEOUT_MS) / 1_000
+
+        import asyncio  # noqa: PLC0415 - see run
+
+        from natscron.cli.transport import open_connection  # noqa: PLC0415 - see _reach
+
+        async def main() -> T:
+            connection, _ = await open_connection(settings, timeout_s, self.out.warn)
+            try:
+                return await work(connection, timeout_s)
+            finally:
+                await connection.close()
 
         return asyncio.run(main())
 

@@ -18,7 +18,7 @@ from natscron.wire.connection import Connection, ConnectionEvent
 from natscron.wire.failures import Message, NoRespondersError
 from natscron.wire.options import ConnectOptions
 
-__all__ = ["NatsTransport", "connect"]
+__all__ = ["NatsTransport", "connect", "open_connection"]
 
 _CONNECT_S: Final = 2.0
 _AFTER_REFUSAL_S: Final = 0.5
@@ -84,7 +84,17 @@ class NatsTransport:
 
 
 async def connect(settings: Settings, timeout_s: float, say: Callable[[str], None]) -> NatsTransport:
+    """Connect for the API; see :func:`open_connection`."""
+    connection, complaints = await open_connection(settings, timeout_s, say)
+    return NatsTransport(connection, complaints, say)
+
+
+async def open_connection(
+    settings: Settings, timeout_s: float, say: Callable[[str], None]
+) -> tuple[Connection, deque[str]]:
     """Connect, within two seconds or the shorter ``timeout_s``; ``say`` is told what happens to the link later.
+
+    With the connection comes what NATS last objected to, which is kept up to date.
 
     Raises:
         StorageUnavailableError: with the address, the last cause, and what to check.
@@ -117,4 +127,4 @@ async def connect(settings: Settings, timeout_s: float, say: Callable[[str], Non
             "and that nats-server runs"
         ) from error
     complaints.clear()
-    return NatsTransport(connection, complaints, say)
+    return connection, complaints
