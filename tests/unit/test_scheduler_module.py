@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import natscron.sync
@@ -177,6 +178,11 @@ def test_a_missing_driver_is_a_mode_that_is_not_configured(monkeypatch: pytest.M
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "asyncpg" else found(name))
     with pytest.raises(ModeNotConfiguredError, match=r"pip install 'natscron\[postgres\]'"):
         Scheduler.from_config({"url": "postgresql://me@host/db"})
+
+
+def test_a_synchronous_engine_is_refused() -> None:
+    with pytest.raises(ModeNotConfiguredError, match="must be SQLAlchemy's AsyncEngine"):
+        Scheduler.from_config({}, engine=create_engine("sqlite:///x.db"))
 
 
 def test_an_unknown_mode_is_refused() -> None:

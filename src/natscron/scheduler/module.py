@@ -183,6 +183,8 @@ def _sql_storage(target: Any, sql: Mapping[str, float | None], clock: Clock) -> 
     if isinstance(target, str):
         # Refuses what is no SQL database, and says how to install what is missing.
         open_storage(target, clock)
+    elif not hasattr(target, "sync_engine"):
+        raise ConfigError("engine must be SQLAlchemy's AsyncEngine (create_async_engine); or give a url")
     from natscron.storage.sql import SQLOptions, SQLStorage  # noqa: PLC0415 - only who uses it pays for loading it
 
     options: dict[str, Any] = {}
