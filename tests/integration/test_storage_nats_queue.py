@@ -12,12 +12,15 @@ from natscron.errors import ConfigError, ServerTooOldError, StorageUnavailableEr
 from natscron.model import Activity, Overlap, Reason, Run, RunStatus
 from natscron.storage.nats import LibraryOptions, NATSStorage
 from natscron.storage.nats.library_provision import check_version
+from natscron.storage.nats.lines import Open as Version
 from natscron.storage.nats.runrow import RowState, RunRow, encode_run_row, row_key
 from natscron.storage.protocol import RunQuery
 from natscron.testing.conformance.driving import JOB, Driver, Sink, ending_of, later, worker_info
+from natscron.testing.conformance.sinks import a_job
 from natscron.testing.nats import NatsCluster, NatsServer
 from natscron.wire.connection import Connection
 from natscron.wire.kv import get_last
+from natscron.wire.replies import PubAck
 
 pytestmark = pytest.mark.anyio
 
@@ -328,3 +331,40 @@ async def test_rows_of_the_go_library_are_read(more: Open) -> None:
     job = await one.fetch_job("broken")
     assert job is not None
     assert job.invalid
+
+
+async def test_a_claim_that_the_store_cuts_short_gives_what_it_got(more: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = await more()
+    driver = await Driver.begin(one)
+    await driver.queue(driver.run("r1"), driver.run("r2"))
+    steps = one._whole.queue.steps
+    put, calls = steps.put, count(1)
+
+    async def fails_later(version: Version, row: RunRow) -> asyncio.Future[PubAck]:
+        if next(calls) > 1:
+            raise StorageUnavailableError("no connection")
+        return await put(version, row)
+
+    monkeypatch.setattr(steps, "put", fails_later)
+    assert len((await driver.claim()).runs) == 1
+    with pytest.raises(StorageUnavailableError):
+        await driver.claim()
+    monkeypatch.undo()
+    assert len((await driver.claim()).runs) == 1
+
+
+async def test_a_worker_after_a_restart_knows_when_the_job_last_completed(more: Open) -> None:
+    one = await more()
+    await one.create_job(a_job(JOB))
+    driver = await Driver.begin(one)
+    await driver.queue(driver.run("r1"))
+    [claim] = await driver.take("r1")
+    await driver.end(claim, finished_ms=claim.started_ms + 7)
+    two = await more()
+    # As if the row had gone by itself, and only the record were left.
+    two._whole.view.forget_ends(JOB)
+    await driver.queue(driver.run("r2"))
+    await seen(two, waiting=1)
+    two._whole.view.forget_ends(JOB)
+    [later_one] = (await two.claim("w", ("",), 1)).runs
+    assert later_one.last_completed_ms == claim.started_ms + 7

@@ -163,6 +163,11 @@ class Connection:
         return self._nc().max_payload
 
     @property
+    def received(self) -> int:
+        """How many messages came since the client was made."""
+        return 0 if self._client is None else self._client.stats["in_msgs"]
+
+    @property
     def server_info(self) -> Mapping[str, Any]:
         """What the connected server said of itself in its greeting."""
         info: dict[str, Any] = getattr(self._nc(), "_server_info", {})

@@ -45,6 +45,9 @@ BACKOFF_S: Final = 0.05
 MAX_BACKOFF_S: Final = 1.0
 _TICKS: Final = 2
 """Looks at the silence a heartbeat interval."""
+_FLOOD: Final = 2_000
+"""Messages between two looks; as many come while a large bucket is read on the same connection."""
+_FLOODED_TICKS: Final = 40
 _OLD_ACK_TOKENS: Final = 9
 _ACK_TOKENS: Final = 11
 _NS: Final = 1_000_000_000
@@ -290,14 +293,17 @@ class Watch:
 
     async def _listen(self, edition: Edition) -> None:
         """Until a new edition is needed."""
-        silent = 0
+        silent, received = 0, self._connection.received
         while not self._wake.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_S / _TICKS):
                     await self._wake.wait()
             silent = 0 if edition.heard else silent + 1
             edition.heard = False
-            if silent >= MISSED * _TICKS:
+            before, received = received, self._connection.received
+            # Behind so many messages of others a heartbeat may still be on its way.
+            flooded = received - before > _FLOOD and silent < _FLOODED_TICKS
+            if silent >= MISSED * _TICKS and not flooded:
                 logger.warning("watch of stream %s: silent, made anew", self._stream)
                 return
 

@@ -9,9 +9,10 @@ was lost may have taken runs: the worker is told of them with its next announcem
 """
 
 import asyncio
+import contextlib
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from natscron.clock import Clock
 from natscron.errors import StorageError
@@ -28,6 +29,17 @@ __all__ = ["Claims"]
 
 STEAL_S: Final = 0.02
 _CONTESTED_S: Final = 0.25
+_LEARN_S: Final = 0.5
+
+
+class Before(NamedTuple):
+    """What happened before the queue was opened here: jobs of a generation up to ``seq`` may have run then.
+
+    ``look_up`` learns how the last runs of jobs ended.
+    """
+
+    seq: int
+    look_up: Callable[[Sequence[str]], Awaitable[None]]
 
 
 class Claims:
@@ -39,7 +51,10 @@ class Claims:
         node: str,
         clock: Clock,
         give_back: Callable[[str, Sequence[Claim]], Awaitable[None]],
+        *,
+        before: Before,
     ) -> None:
+        self._before = before
         self._steps = steps
         self._view = steps.view
         self._node = node
@@ -49,7 +64,7 @@ class Claims:
     async def claim(self, worker: str, handlers: Sequence[str], limit: int) -> Claimed:
         """See :class:`~natscron.storage.queue.RunQueue`."""
         now = self._view.now_ms()
-        task = self._steps.spawn(self._claim(worker, handlers, limit, now), "claim")
+        task = self._steps.spawn(self._claim(worker, handlers, limit, now), "claim", awaited=True)
         try:
             claims, passed = await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -77,8 +92,26 @@ class Claims:
             picked, passed = pick(lines, limit - len(claims), now, self._share(handlers))
             if not picked:
                 break
-            claims += await self._begin(worker, picked, now, none_yet=not claims)
+            await self._learn(picked)
+            try:
+                await self._begin(worker, picked, now, claims)
+            except StorageError:
+                if not claims:
+                    raise
+                break  # the rest with the next claim, when the store is back
         return claims, passed
+
+    async def _learn(self, picked: Sequence[Open]) -> None:
+        """When the jobs of these runs last completed, where that was before our time. Best effort."""
+        jobs = {one.row.job for one in picked if one.row.generation <= self._before.seq}
+        unknown = [job for job in jobs if not self._view.ends_known(job)]
+        if not unknown:
+            return
+        for one in picked:
+            one.busy = True
+        with contextlib.suppress(StorageError, TimeoutError):
+            async with asyncio.timeout(_LEARN_S):
+                await self._before.look_up(unknown)
 
     def _share(self, handlers: Sequence[str]) -> Callable[[Open], bool] | None:
         """Which runs may be taken here at once; None: all."""
@@ -97,13 +130,13 @@ class Claims:
 
         return mine
 
-    async def _begin(self, worker: str, picked: list[Open], now: Ms, *, none_yet: bool) -> list[Claim]:
+    async def _begin(self, worker: str, picked: list[Open], now: Ms, claims: list[Claim]) -> None:
+        """Claim these; what is had is put into ``claims``. Raises StorageError, also when only some failed."""
         view = self._view
         announced = view.roster.find(worker)
         instance = worker if announced is None else announced.instance
         begun: list[tuple[Open, RunRow, asyncio.Future[PubAck]]] = []
-        claims: list[Claim] = []
-        failure: BaseException | None = None
+        failure: StorageError | None = None
         for one in picked:
             one.busy = True
         try:
@@ -127,9 +160,8 @@ class Claims:
                 continue
             view.apply(row, ack.seq)
             claims.append(row.as_claim(view.completed_ms(row.job)))
-        if failure is not None and none_yet and not claims:
+        if failure is not None:
             raise failure
-        return claims
 
     def _contested(self, one: Open) -> None:
         """Another took it, and the watch has not shown that yet."""

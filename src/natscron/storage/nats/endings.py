@@ -66,7 +66,9 @@ class Endings:
         for _ in range(TRIES):
             begun = await self._begin(worker, left)
             # What follows is waited for whatever became of the others: their answers are on the way.
-            saved = self._steps.spawn(self._steps.records.save([one.record for one in begun.tries]), "records")
+            saved = self._steps.spawn(
+                self._steps.records.save([one.record for one in begun.tries]), "records", awaited=True
+            )
             left = await self._answers(begun, left, stored)
             await saved
             if begun.failure is not None:

@@ -10,6 +10,7 @@ process is needed for the others to go on. nats-server 2.11 is needed for rows t
 """
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -17,9 +18,10 @@ from typing import Final
 import msgspec
 
 from natscron.clock import Clock
-from natscron.errors import StorageNotInitializedError, StorageUnavailableError
+from natscron.errors import StorageNotInitializedError, StorageUnavailableError, StorageUncertainError
 from natscron.model import Activity, Claim, Claimed, Ending, Ms, Run, RunStatus, WorkerInfo
 from natscron.storage.forks import keep_forever
+from natscron.storage.nats.claims import Before
 from natscron.storage.nats.creating import Answers
 from natscron.storage.nats.dead import DeadLetters
 from natscron.storage.nats.gorows import decode_library_row
@@ -50,7 +52,7 @@ __all__ = ["NATSStorage"]
 _REDRIVABLE: Final = frozenset({RunStatus.FAILED, RunStatus.DEAD})
 _LEASE_MS: Final[Ms] = 3_000
 """Everybody sees within milliseconds when it is released; one that is renewed costs a message a second."""
-_LOOKED_UP: Final = 1_000
+_LOOKED_UP: Final = 20_000
 """Jobs whose last ends are looked up in one call."""
 _FULL_S: Final = 60.0
 """How long the first full set of the queue may take."""
@@ -115,7 +117,8 @@ class NATSStorage(NatsStorage):
         view = QueueView(self.library, self._clock)
         records, dead = Records(self._log), DeadLetters(connection, self.library)
         steps = Steps(connection, self.library, self._own_window, view, records=records)
-        queue = NatsQueue(steps, dead, self._clock)
+        born = await last_seq(connection, self.library.jobs_stream)
+        queue = NatsQueue(steps, dead, self._clock, Before(born, partial(self._look_up, view, self._log)))
         steps.leads = lambda: any(not link.broken.is_set() for link in self._links)
         view.on_wake, view.on_cancel = self._sinks.wake, self._sinks.cancel
         view.on_doubt = partial(self._doubt, steps)
@@ -140,6 +143,17 @@ class NATSStorage(NatsStorage):
             await parts.records.close()
             await parts.queue.steps.close()
         await super().close()
+
+    async def _look_up(self, view: QueueView, history: LibraryHistory, jobs: Sequence[str]) -> None:
+        """Learn how the last runs of these jobs ended, of which nothing was seen since the queue was opened."""
+        if not jobs:
+            return
+        ends = await history.last_ends(jobs[:_LOOKED_UP])
+        for job in jobs[:_LOOKED_UP]:
+            if (run := ends.get(job)) is not None:
+                view.saw_end(job, run.status, run.started_at_ms, run.finished_at_ms)
+            else:
+                view.saw_none(job)
 
     def _doubt(self, steps: Steps) -> None:
         steps.spawn(self._settle(steps.view), "settle")
@@ -231,12 +245,8 @@ class NATSStorage(NatsStorage):
     async def activity(self, job_ids: Sequence[str]) -> Mapping[str, Activity]:
         """What the runs of these jobs are doing; jobs without any are left out."""
         parts = self._whole
-        unknown = [job_id for job_id in job_ids if not parts.view.ends_known(job_id)]
-        for job_id in unknown[:_LOOKED_UP]:
-            told, completed = await parts.history.last_end(job_id)
-            for run in (completed, told):
-                if run is not None:
-                    parts.view.saw_end(job_id, run.status, run.started_at_ms, run.finished_at_ms)
+        with contextlib.suppress(StorageUncertainError):  # then of these only what was seen is known
+            await self._look_up(parts.view, parts.history, [job for job in job_ids if not parts.view.ends_known(job)])
         return parts.view.activity(job_ids)
 
     async def delete_runs(self, job_id: str, before_ms: Ms) -> int:

@@ -14,6 +14,7 @@ from natscron.codec.run import encode_run
 from natscron.errors import StorageError, StorageUncertainError, ValidationError
 from natscron.model import SERVICE_JOB, Ms, Run, RunStatus
 from natscron.storage.nats.history import (
+    DIRECT_S,
     FIRST_WINDOW,
     MAX_LIMIT,
     MAX_WINDOW,
@@ -25,6 +26,7 @@ from natscron.storage.nats.history import (
 from natscron.storage.protocol import RunOrder, RunQuery, recorded_ms
 from natscron.storage.queue import record_id
 from natscron.wire.consumer import Start, Watch
+from natscron.wire.direct import MAX_SUBJECTS, last_messages
 from natscron.wire.failures import ApiError
 from natscron.wire.reading import Entry
 
@@ -42,6 +44,8 @@ _AT_ONCE: Final = 64
 _PATIENCE_S: Final = 5.0
 _PAUSE_S: Final = 0.2
 _ENDS: Final = 200_000
+_DEEP: Final = 32
+_NO_END: Final = frozenset({RunStatus.SKIPPED, RunStatus.RUNNING, RunStatus.PENDING})
 _OPEN: Final = frozenset({RunStatus.RUNNING, RunStatus.PENDING})
 
 _ORDERS: Final[Mapping[RunOrder, Callable[[Run], Ms]]] = {
@@ -145,12 +149,26 @@ class LibraryHistory(NatsHistory):
         runs = await self.list_runs(RunQuery(job=job, run_id=run_id, limit=MAX_LIMIT))
         return max((run.attempt for run in runs), default=0)
 
-    async def last_end(self, job: str) -> tuple[Run | None, Run | None]:
-        """The newest record of a run of the job that was not left out, and the newest of one that completed."""
-        runs = await self.list_runs(RunQuery(job=job, order=RunOrder.END_TIME, limit=MAX_LIMIT))
-        told = [run for run in runs if run.status is not RunStatus.SKIPPED and run.run_id is not None]
-        completed = (run for run in told if run.status is RunStatus.COMPLETED)
-        return (told[0] if told else None), next(completed, None)
+    async def last_ends(self, jobs: Sequence[str], *, deep: int = _DEEP) -> Mapping[str, Run]:
+        """The newest record of each job whose newest is that of a run that was not left out; a direct read.
+
+        Where it was left out, all records of the job are read, for ``deep`` jobs at most.
+        """
+        subjects = {self._subject(job): job for job in jobs}
+        names, found = list(subjects), dict[str, Run]()
+        for begin in range(0, len(names), MAX_SUBJECTS):
+            chunk = names[begin : begin + MAX_SUBJECTS]
+            last = await last_messages(self._connection, self._options.log_stream, chunk, timeout_s=DIRECT_S)
+            for subject, data in last.items():
+                run = _readable(subject, data)
+                if run is not None and run.status is RunStatus.SKIPPED and deep > 0:
+                    deep -= 1
+                    runs = await self.list_runs(RunQuery(job=run.job, order=RunOrder.END_TIME, limit=MAX_LIMIT))
+                    run = next((one for one in runs if one.status is not RunStatus.SKIPPED), None)
+                if run is not None and run.status not in _NO_END and run.run_id is not None:
+                    found[subjects[subject]] = run
+            await asyncio.sleep(0)
+        return found
 
     async def delete_runs(self, job: str, before_ms: Ms) -> Sequence[Run]:
         """Delete a job's records with a time at or before; the runs that they were of, each (run, attempt) once."""

@@ -16,7 +16,7 @@ from natscron.clock import Clock
 from natscron.codec import key_of
 from natscron.errors import StorageError
 from natscron.model import Claim, Reason, Run, WorkerInfo
-from natscron.storage.nats.claims import Claims
+from natscron.storage.nats.claims import Before, Claims
 from natscron.storage.nats.dead import DeadLetters
 from natscron.storage.nats.endings import REDRIVABLE, TRIES, Endings
 from natscron.storage.nats.lines import Open
@@ -38,7 +38,7 @@ _AGAIN_S: Final = 0.5
 class NatsQueue:
     """The RunQueue role, but for what reads the history."""
 
-    def __init__(self, steps: Steps, dead: DeadLetters, clock: Clock) -> None:
+    def __init__(self, steps: Steps, dead: DeadLetters, clock: Clock, before: Before) -> None:
         self.steps = steps
         self._view = steps.view
         self._window = steps.window
@@ -47,7 +47,7 @@ class NatsQueue:
         self._clock = clock
         self._node = os.urandom(8).hex()
         endings = Endings(steps, dead)
-        claims = Claims(steps, self._node, clock, endings.give_back)
+        claims = Claims(steps, self._node, clock, endings.give_back, before=before)
         self.claim, self.finish, self.give_back = claims.claim, endings.finish, endings.give_back
 
     async def beat(self, info: WorkerInfo) -> dict[tuple[str, int], str]:

@@ -77,21 +77,26 @@ class Steps:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def spawn(self, work: Coroutine[Any, Any, _T], name: str) -> "asyncio.Task[_T]":
-        """Do it beside; its failure is logged if nobody asks."""
+    def spawn(self, work: Coroutine[Any, Any, _T], name: str, *, awaited: bool = False) -> "asyncio.Task[_T]":
+        """Do it beside; its failure is logged unless it is ``awaited``."""
         task = asyncio.create_task(work, name=f"natscron {name}")
         self._tasks.add(task)
-        task.add_done_callback(self._spawned)
+        task.add_done_callback(self._awaited if awaited else self._spawned)
         return task
 
-    def _spawned(self, task: "asyncio.Task[Any]") -> None:
+    def _awaited(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # marks it retrieved: the caller may have been cancelled
+
+    def _spawned(self, task: "asyncio.Task[Any]") -> None:
+        self._awaited(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.log(logging.WARNING if isinstance(error, StorageError) else logging.ERROR, "run queue: %s", error)
 
     async def whole(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Do it to its end, also when the caller is cancelled."""
-        return await asyncio.shield(self.spawn(work, "queue step"))
+        return await asyncio.shield(self.spawn(work, "queue step", awaited=True))
 
     def subject(self, row: RunRow) -> str:
         """Where a run's row lies."""
@@ -171,7 +176,7 @@ class Steps:
             await asyncio.wait([before])
         task = self._releasing.get(job)
         if task is None:
-            task = self._releasing[job] = self.spawn(self._release(job), "release")
+            task = self._releasing[job] = self.spawn(self._release(job), "release", awaited=True)
             task.add_done_callback(lambda done: self._released(job, done))
         await asyncio.shield(task)
 

@@ -266,15 +266,23 @@ class QueueView:
 
     def saw_end(self, job: str, status: RunStatus, started_ms: Ms | None, finished_ms: Ms | None) -> None:
         """A run of the job is over; what is kept is what was told of the newest."""
+        last = self._last_of(job)
+        if last.finished_ms is None or (finished_ms or 0) >= last.finished_ms:
+            last.status, last.started_ms, last.finished_ms = status, started_ms, finished_ms
+        if status is RunStatus.COMPLETED:
+            last.completed_ms = max(finished_ms or 0, last.completed_ms or 0)
+
+    def saw_none(self, job: str) -> None:
+        """The log knows of no run of the job that is over."""
+        self._last_of(job)
+
+    def _last_of(self, job: str) -> _Last:
         last = self._last.get(job)
         if last is None:
             last = self._last[job] = _Last()
             if len(self._last) > _JOBS_KEPT:
                 self._last.popitem(last=False)
-        if last.finished_ms is None or (finished_ms or 0) >= last.finished_ms:
-            last.status, last.started_ms, last.finished_ms = status, started_ms, finished_ms
-        if status is RunStatus.COMPLETED:
-            last.completed_ms = max(finished_ms or 0, last.completed_ms or 0)
+        return last
 
     def forget_ends(self, job: str) -> None:
         """Nothing is left of what is over of this job."""
