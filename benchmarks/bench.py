@@ -18,6 +18,7 @@ SHORT: Final[dict[str, tuple[str, ...]]] = {
     "steady": ("--seconds", "30"),
     "creates": ("--jobs", "10000", "--runs", "3"),
     "stored": (),
+    "messages": ("--messages", "50000", "--runs", "2"),
     "failover": ("--only", "cold", "lone", "kills", "stop", "--kills", "3", "--rounds", "2"),
 }
 
