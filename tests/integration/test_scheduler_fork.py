@@ -273,6 +273,36 @@ def test_an_async_scheduler_can_be_started_in_the_child_if_its_loop_did_not_fork
     assert parent == "parent a b"
 
 
+def test_schedulers_that_share_a_loop_and_a_storage_stand_still_together(start_program: Start) -> None:
+    process = start_program(
+        """
+        import natscron.scheduler.forks
+        natscron.scheduler.forks.STILL_S = 60
+        storage = natscron.SQLStorage("sqlite:///jobs.db")
+        one, other = (natscron.Scheduler(storage, lambda event: None, instance=name) for name in ("one", "other"))
+
+        def at_once():
+            async def main():
+                async with one:
+                    say("child", *(job.id for job in await one.list_jobs()))
+
+            asyncio.run(main())
+
+        async def main():
+            async with one, other:
+                await one.add_job("a", every("1h"))
+                await asyncio.to_thread(lambda: wait_for(fork(at_once)))
+                say("parent", *(job.id for job in await other.list_jobs()))
+            await storage.close()
+
+        asyncio.run(main())
+        """
+    )
+    # The names are the same in the child, which is noticed there.
+    lines = [line for line in end_of(process) if line != "another process uses this instance id"]
+    assert lines == ["child a", "child exited 0", "parent a"]
+
+
 def test_a_callers_engine_is_left_alone_in_the_child(start_program: Start) -> None:
     process = start_program(
         """

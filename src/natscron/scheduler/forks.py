@@ -68,11 +68,11 @@ def storage_in_child(storage: QueueStorage) -> QueueStorage:
 
 
 class _Still:
-    """One scheduler at a standstill."""
+    """One loop, and the schedulers in it, at a standstill."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, still: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.stills: list[Callable[[], AbstractAsyncContextManager[None]]] = []
         self._loop = loop
-        self._still = still
         self._lock = threading.Lock()
         self._stands = threading.Event()
         self._go_on = threading.Event()
@@ -102,7 +102,9 @@ class _Still:
 
     async def _stand(self) -> None:
         try:
-            async with self._still():
+            async with contextlib.AsyncExitStack() as stack:
+                for still in self.stills:
+                    await stack.enter_async_context(still())
                 with self._lock:
                     if self._go_on.is_set():
                         return
@@ -117,12 +119,14 @@ def _before() -> None:
     _FORKING.acquire()
     with _GUARD:
         followers = list(_FOLLOWERS.items())
+    loops: dict[asyncio.AbstractEventLoop, _Still] = {}
     for who, forks in followers:
         loop = forks.loop(who)
         if loop is not None and loop is not _own_loop():
-            one = _Still(loop, partial(forks.still, who))
-            one.begin()
-            _STANDING.append(one)
+            loops.setdefault(loop, _Still(loop)).stills.append(partial(forks.still, who))
+    _STANDING.extend(loops.values())
+    for one in _STANDING:
+        one.begin()
     stood = [one.wait() for one in _STANDING]
     if not all(stood):
         log.warning("the process forks while a scheduler in it is busy: the child may not be able to start its own")

@@ -111,7 +111,10 @@ class SQLStorage:
 
     @asynccontextmanager
     async def still(self) -> AsyncIterator[None]:
-        """While this lasts the process may fork, and the child may use :meth:`in_child`."""
+        """While this lasts the process may fork, and the child may use :meth:`in_child`. May be nested."""
+        if self._still:
+            yield
+            return
         async with self._parts.database.still() if self._parts is not None else contextlib.nullcontext():
             self._still = True
             try:
