@@ -245,17 +245,15 @@ def test_a_thread_that_ends_within_the_time_given_is_told_as_it_ended() -> None:
 
 def test_no_thread_is_left_after_a_stop() -> None:
     async def story() -> None:
-        before = threading.active_count()
+        before = set(threading.enumerate())
         one = member(cluster(), lambda _event: None)
         async with one:
             for n in range(20):
                 await one.add_job(f"j{n}", every("1s"))
             await asyncio.sleep(3.5)
-        for _ in range(1_000):
-            if threading.active_count() <= before:
-                return
-            await asyncio.to_thread(threading.Event().wait, 0.005)
-        pytest.fail(f"threads are left: {threading.enumerate()}")
+        for thread in set(threading.enumerate()) - before:
+            thread.join(20)
+            assert not thread.is_alive(), thread
 
     play(story)
 

@@ -63,6 +63,7 @@ def test_that_does_not_use_it():
     import sys
     assert "natscron.scheduler" not in sys.modules or True
 """
+NO = ("-p", "no:cacheprovider", "-p", "no:asyncio")
 FINDING = """
 from natscron.testing import plugin
 
@@ -75,7 +76,7 @@ def pytest_configure(config):
 def run_pytest(folder: Path, tests: str, *args: str) -> str:
     (folder / "conftest.py").write_text(FINDING)
     (folder / "test_users.py").write_text(tests)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", *args, str(folder)]
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", *NO, *args, str(folder)]
     found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50, cwd=folder)  # noqa: S603 - our own interpreter
     return found.stdout + found.stderr
 
