@@ -27,6 +27,7 @@ READER: Final = "reader"
 _SELECT: Final = select(meta.c.number).where(meta.c.name == bindparam("counter"))
 _HOLD: Final = _SELECT.with_for_update()
 _TAKE: Final = update(meta).where(meta.c.name == bindparam("counter")).values(number=meta.c.number + bindparam("n"))
+_TAKE_RETURNING: Final = _TAKE.returning(meta.c.number)
 _SET: Final = update(meta).where(meta.c.name == bindparam("counter")).values(number=bindparam("value"))
 
 
@@ -37,7 +38,10 @@ async def hold(connection: AsyncConnection, counter: str) -> int:
 
 async def take(connection: AsyncConnection, counter: str, n: int = 1) -> int:
     """Take ``n`` numbers, and lock the counter; the last of them."""
-    await connection.execute(_TAKE, {"counter": counter, "n": n})
+    values = {"counter": counter, "n": n}
+    if connection.dialect.update_returning:
+        return int((await connection.execute(_TAKE_RETURNING, values)).scalar_one())
+    await connection.execute(_TAKE, values)
     return await read(connection, counter)
 
 

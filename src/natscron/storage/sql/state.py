@@ -39,6 +39,7 @@ _FENCE: Final = (
     .where(lease.c.shard == SHARD, lease.c.epoch == bindparam("the_epoch"), lease.c.nonce == bindparam("the_nonce"))
     .values(touched=lease.c.touched + 1)
 )
+_FENCE_RETURNING: Final = _FENCE.returning(lease.c.revision)
 _HELD_AT: Final = (
     update(lease)
     .where(lease.c.shard == SHARD, lease.c.revision == bindparam("expected"))
@@ -65,8 +66,11 @@ class Statements:
         """
         if held is None:
             return 0 if (await connection.execute(_LEASE)).first() is None else None
-        touched = await connection.execute(_FENCE, {"the_epoch": held[0], "the_nonce": held[1]})
-        if not touched.rowcount:
+        values = {"the_epoch": held[0], "the_nonce": held[1]}
+        if connection.dialect.update_returning:
+            revision: int | None = (await connection.execute(_FENCE_RETURNING, values)).scalar_one_or_none()
+            return revision
+        if not (await connection.execute(_FENCE, values)).rowcount:
             return None
         return int((await connection.execute(_LEASE)).one().revision)
 
