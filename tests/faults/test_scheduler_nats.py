@@ -123,8 +123,8 @@ async def test_a_run_whose_worker_is_killed_goes_on_elsewhere_within_its_lease(t
             killed_s = CLOCK.now_s()
             while len(calls := crew.calls()) < 2:  # noqa: ASYNC110 - another process does it
                 await asyncio.sleep(0.05)
-            # Its lease and a third of it; the killed process led as well, and its own lease is longer.
-            assert CLOCK.now_s() - killed_s < 14
+            # Its lease and a third of it; the killed process led as well, and somebody has to follow it first.
+            assert CLOCK.now_s() - killed_s < 10
             assert [(call.run_id, call.attempt) for call in calls] == [(run_id, 1), (run_id, 2)]
             while (run := await scheduler.get_run(run_id)).status is not RunStatus.COMPLETED:  # noqa: ASYNC110 - same
                 await asyncio.sleep(0.05)

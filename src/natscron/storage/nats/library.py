@@ -196,7 +196,7 @@ class NATSStorage(NatsStorage):
     async def list_runs(self, query: RunQuery) -> Sequence[Run]:
         """Matching records, and the runs that are not over."""
         parts = self._whole
-        return await parts.history.list_runs(query, parts.view.open_runs(query.job, parts.queue.unhandled))
+        return await parts.history.list_runs(query, parts.view.open_runs(query.job, parts.queue.unhandled()))
 
     # RunQueue.
 

@@ -45,26 +45,27 @@ class Open:
 class Line:
     """What waits for one handler."""
 
-    __slots__ = ("_due", "_later")
+    __slots__ = ("_due", "_later", "_put")
 
     def __init__(self) -> None:
         self._due: list[tuple[int, Ms, int, Open]] = []
         self._later: list[tuple[Ms, int, Open]] = []
+        self._put = 0
+        """How many were put since what waits no more was thrown out."""
 
     def __bool__(self) -> bool:
         return bool(self._due or self._later)
 
     def put(self, one: Open) -> None:
         """It waits."""
-        if len(self._later) > _STALE_MIN and not self._later[0][2].claimable:
-            self._tidy()
+        self._put += 1
+        if self._put > max(_STALE_MIN, (len(self._due) + len(self._later)) // 2):
+            self._put = 0
+            self._due = [entry for entry in self._due if entry[3].claimable]
+            self._later = [entry for entry in self._later if entry[2].claimable]
+            heapq.heapify(self._due)
+            heapq.heapify(self._later)
         heapq.heappush(self._later, (one.row.not_before_ms, one.seq, one))
-
-    def _tidy(self) -> None:
-        alive = [entry for entry in self._later if entry[2].claimable]
-        if len(alive) < len(self._later) // 2:
-            heapq.heapify(alive)
-            self._later = alive
 
     def _ripen(self, now_ms: Ms) -> None:
         later = self._later

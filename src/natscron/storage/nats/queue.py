@@ -81,16 +81,19 @@ class NatsQueue:
                 found.extend(one.row.as_claim(None) for one in owned.values() if not one.busy)
         return found[:limit]
 
-    def unhandled(self, one: Open) -> str | None:
-        """The reason to show for a due run that nobody takes because nobody has its handler."""
-        if one.row.state is not RowState.PENDING:
-            return None
-        if not one.marked:
-            if one.row.not_before_ms > self._view.now_ms() or self._clock.trust_s() - one.since_s < _UNHANDLED_S:
+    def unhandled(self) -> Callable[[Open], str | None]:
+        """What gives the reason to show for a due run that nobody takes because nobody has its handler."""
+        known = {name for info in self._view.roster.alive() for name in info.handlers}
+        now, long_ago_s = self._view.now_ms(), self._clock.trust_s() - _UNHANDLED_S
+
+        def reason(one: Open) -> str | None:
+            row = one.row
+            if row.state is not RowState.PENDING:
                 return None
-            if any(one.row.handler in info.handlers for info in self._view.roster.alive()):
-                return None
-        return Reason.NO_HANDLER
+            waits = row.handler not in known and row.not_before_ms <= now and one.since_s < long_ago_s
+            return Reason.NO_HANDLER if one.marked or waits else None
+
+        return reason
 
     async def drop_runs(self, job: str, generation: int) -> int:
         """See :class:`~natscron.storage.queue.RunQueue`."""
