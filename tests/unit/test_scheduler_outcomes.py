@@ -1,6 +1,7 @@
 """What becomes of whatever a handler gives or raises."""
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -133,6 +134,19 @@ async def test_a_traceback_tells_of_the_handler_and_not_of_us_and_is_bounded(
     assert "characters left out" in error
     assert "natscron/worker" not in error
     assert "concurrent/futures" not in error
+
+
+async def test_a_failure_is_logged_with_job_and_run(
+    natscron_scheduler: VirtualScheduler, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        run = await outcome(natscron_scheduler, Spy(error=ValueError("first line\nlast line")), retry=2)
+    told = [record for record in caplog.records if record.message == "a handler failed"]
+    assert [(one.job, one.run, one.attempt, one.reason) for one in told] == [  # type: ignore[attr-defined]
+        ("a", run.run_id, attempt, "handler_error") for attempt in (1, 2)
+    ]
+    assert {one.error for one in told} == {"last line"}  # type: ignore[attr-defined]
+    assert {one.name for one in told} == {"natscron.worker"}
 
 
 async def test_a_keyboard_interrupt_in_a_thread_ends_the_run_only(natscron_scheduler: VirtualScheduler) -> None:

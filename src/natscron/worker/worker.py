@@ -374,7 +374,20 @@ class Worker:
         if outcome.interrupted:
             return self._interrupted(going, job, started_ms)
         took = (started_ms, self._now_ms())
-        return completed(claim, outcome, took) if outcome.reason is None else failed(claim, job, outcome, took)
+        if outcome.reason is None:
+            return completed(claim, outcome, took)
+        error = (outcome.error or "").rsplit("\n", 1)[-1]
+        log.warning(
+            "a handler failed",
+            extra={
+                "job": claim.job,
+                "run": claim.run_id,
+                "attempt": claim.attempt,
+                "reason": outcome.reason,
+                "error": error,
+            },
+        )
+        return failed(claim, job, outcome, took)
 
     def _threads(self) -> Threads:
         if self._pool is None:
