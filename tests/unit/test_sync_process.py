@@ -76,6 +76,31 @@ def test_two_signals_at_once_are_a_second_one_too(start_program: Start) -> None:
     assert end_of(process) == []
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_child_ends_when_it_is_told_to_and_its_parent_hears_nothing_of_it(start_program: Start, kind: str) -> None:
+    process = start_program(
+        f"""
+        import multiprocessing
+        scheduler = {"Scheduler" if kind == "sync" else "natscron.Scheduler"}("memory://")
+
+        @scheduler.every("10ms", id="work")
+        def work(event):
+            child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+            child.start()
+            child.terminate()
+            child.join()
+            say("the child has ended", child.exitcode)
+
+        scheduler.run_forever() if {kind!r} == "sync" else asyncio.run(scheduler.run_forever())
+        say("over")
+        """
+    )
+    for _ in range(3):
+        assert line_of(process) == f"the child has ended -{signal.SIGTERM.value}"
+    process.terminate()
+    assert end_of(process)[-1] == "over"
+
+
 # The interpreter's end.
 
 

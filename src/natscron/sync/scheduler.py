@@ -22,7 +22,7 @@ from natscron.clock import Clock
 from natscron.errors import ValidationError
 from natscron.model import Overlap, Run, RunStatus, ScheduleSpec
 from natscron.scheduler import Job, JobStatus, Policies
-from natscron.scheduler.signalled import SIGNALS
+from natscron.scheduler.signalled import give_back, signals_taken
 from natscron.scheduler.values import Duration, seconds
 from natscron.storage.queue import QueueStorage
 from natscron.sync.inside import Inside, driven
@@ -187,19 +187,21 @@ class Scheduler(Life):
         if not self.is_running:
             self.start()
         in_main = threading.current_thread() is threading.main_thread()
-        before = {number: signal.signal(number, signalled) for number in SIGNALS} if in_main else {}
-        try:
-            self._when_over(lambda: told.put(None))
-            while not told.qsize():
-                with contextlib.suppress(Empty):
-                    told.get(timeout=PULSE_S)
-                    break
-        finally:
+        with contextlib.ExitStack() as stack:
+            before = stack.enter_context(signals_taken()) if in_main else {}
+            for number in before:
+                signal.signal(number, signalled)
             try:
-                self.stop()
+                self._when_over(lambda: told.put(None))
+                while not told.qsize():
+                    with contextlib.suppress(Empty):
+                        told.get(timeout=PULSE_S)
+                        break
             finally:
-                for number, handler in before.items():
-                    signal.signal(number, signal.SIG_DFL if handler is None else handler)
+                try:
+                    self.stop()
+                finally:
+                    give_back(before)
         if self.failure is not None:
             raise self.failure
 
