@@ -4,11 +4,16 @@ import asyncio
 import contextlib
 import datetime as dt
 import itertools
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.support.messages import World, world_on
+
+from natscron.wire.window import PublishWindow
+
+if TYPE_CHECKING:
+    from natscron.wire.replies import PubAck
 
 from natscron.errors import (
     ConfigError,
@@ -78,6 +83,7 @@ async def test_each_error_belongs_to_its_message_and_the_others_are_stored(world
         23: (At(target, FAR, headers={"X": "y" * 70_000}), LimitExceededError),  # the server refuses it
         29: (At("elsewhere", FAR, id="a"), InvalidSubjectError),  # the same, for one with an id
         31: (At(target, FAR, id=""), ValidationError),
+        37: (At(f"{world.schedules.prefix}.x", FAR), InvalidSubjectError),
     }
     items = [wrong[n][0] if n in wrong else At(target, FAR, b"%d" % n) for n in range(40)]
     outcomes = [one async for one in world.schedules.at_many(items)]
@@ -243,6 +249,42 @@ async def test_a_link_that_stays_away_ends_the_call_after_the_last_outcome(proxy
         assert len(outcomes) == taken
         assert isinstance(outcomes[-1].error, StorageUnavailableError)
         await proxy.mend()
+
+
+@pytest.mark.parametrize("name", [None, "a"])
+async def test_a_stream_without_a_leader_is_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    """A stream that is away for a moment stands for an election, which takes seconds: nobody takes the messages."""
+    stream = world.schedules.stream
+    await world.schedules._link.facts()
+    config = (await world.connection.js_request(f"STREAM.INFO.{stream}"))["config"]
+    await world.connection.js_request(f"STREAM.DELETE.{stream}")
+    sent = PublishWindow.publish
+    tries = 0
+
+    async def publish(
+        window: PublishWindow, subject: str, data: bytes, headers: Mapping[str, str] | None = None
+    ) -> "asyncio.Future[PubAck]":
+        nonlocal tries
+        tries += 1
+        if tries == 102:
+            await world.connection.js_request(f"STREAM.CREATE.{stream}", config)
+        return await sent(window, subject, data, headers)
+
+    monkeypatch.setattr(PublishWindow, "publish", publish)
+    items = [At(world.target(), FAR, b"%d" % n, id=name and f"{name}{n}") for n in range(450)]
+    outcomes = [one async for one in world.schedules.at_many(items, window=100)]
+    assert [one.error for one in outcomes] == [None] * 450
+    assert tries > 500
+    assert len(await world.subjects()) == 450
+
+
+async def test_a_stream_that_stays_away_is_told_for_each_message(world: World) -> None:
+    await world.schedules._link.facts()
+    await world.connection.js_request(f"STREAM.DELETE.{world.schedules.stream}")
+    result = await world.schedules.at_many([(world.target(), FAR)] * 3, patience="200ms")
+    assert [type(one.error) for one in result.failed] == [StorageUnavailableError] * 3
 
 
 async def test_a_given_client_that_is_closed_ends_the_call(world: World) -> None:

@@ -142,6 +142,25 @@ async def test_a_trace_goes_by_itself(world: World) -> None:
     await schedules.close()
 
 
+async def test_a_message_that_is_no_schedule_does_not_hide_the_one_before_it(world: World) -> None:
+    """The server may leave a marker where a trace expired, and other programs what they like."""
+    schedules = world.schedules
+    first = await schedules.at(world.target(), "in 50s", b"1", id="a")
+    assert await first.cancel()
+    [trace] = await world.subjects()
+    second = await schedules.at(world.target(), FAR, b"2", id="a")
+    await world.js.publish(trace, b"", headers={"X-Marker": "1"})
+    stored = await second.get()
+    assert stored is not None
+    assert stored.body == b"2"
+    third = await schedules.at(world.target(), FAR, b"3", id="a")
+    assert third.replaced
+    await world.js.publish(trace, b"")
+    assert await third.cancel()
+    assert not await third.cancel()
+    assert await third.get() is None
+
+
 async def test_another_message_is_published_in_the_step_that_cancels_and_only_if_it_does(either: World) -> None:
     schedules, target = either.schedules, either.target()
     for when in (FAR, "in 50s"):

@@ -12,7 +12,7 @@ import pytest
 
 from natscron.clock import SystemClock
 from natscron.errors import StorageError, StorageUnavailableError, StorageUncertainError
-from natscron.messages import Fired, MessageScheduler, read_fired
+from natscron.messages import At, Fired, MessageScheduler, read_fired
 from natscron.testing.nats import NatsCluster, NatsServer, TcpProxy
 from natscron.wire.connection import Connection
 from natscron.wire.consumer import Start, Watch
@@ -210,3 +210,30 @@ async def test_the_node_that_leads_the_stream_is_killed_and_nothing_is_lost_or_d
             await scheduled(schedules)
             handle = await schedules.at("orders", FAR, id="a")
             assert await handle.cancel()
+
+
+@pytest.mark.soak
+async def test_many_messages_are_scheduled_across_the_death_of_the_node_that_leads(tmp_path: Path) -> None:
+    with NatsCluster(tmp_path) as cluster:
+        async with MessageScheduler(cluster.url, "ORDERS") as schedules:
+            await schedules.ensure_stream(["orders"])
+            connection = await Connection.connect(ConnectOptions(url=cluster.url))
+            info = await connection.js_request("STREAM.INFO.ORDERS")
+            await connection.close()
+            leader = cluster.named(info["cluster"]["leader"])
+
+            async def items() -> AsyncIterator[At]:
+                for n in range(6_000):
+                    if n == 2_000:
+                        await asyncio.to_thread(leader.kill)
+                    yield At("orders", FAR, b"%d" % n)
+
+            outcomes = [one async for one in schedules.at_many(items(), window=500)]
+            unsure = [one for one in outcomes if one.error is not None]
+            assert all(isinstance(one.error, StorageUncertainError) for one in unsure)
+            print(f"{len(unsure)} of {len(outcomes)} uncertain")
+            await scheduled(schedules)
+            stored = {one.body async for one in schedules.list()}
+            assert {one.item.body for one in outcomes if one.handle is not None} <= stored
+            assert len(outcomes) == 6_000
+            assert len(unsure) <= 501

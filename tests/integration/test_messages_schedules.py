@@ -18,7 +18,7 @@ from natscron.errors import (
     StorageNotInitializedError,
     ValidationError,
 )
-from natscron.messages import MessageScheduler
+from natscron.messages import MessageScheduler, Publication
 from natscron.testing.nats import NatsServer
 
 pytestmark = pytest.mark.anyio
@@ -193,6 +193,12 @@ async def test_what_is_wrong_is_refused_before_anything_is_sent(world: World) ->
         await schedules.sample(target, source=world.target("in"), every="5m", tz="Asia/Tokyo")
     with pytest.raises(InvalidSubjectError):
         await schedules.at("a.*", "in 5m")
+    with pytest.raises(InvalidSubjectError, match="where schedules stand"):
+        await schedules.at(f"{schedules.prefix}.orders", "in 5m")
+    with pytest.raises(InvalidSubjectError, match="where schedules stand"):
+        await schedules.cancel(target, "a", publish=Publication(f"{schedules.prefix}.x"))
+    with pytest.raises(ConfigError, match="pile up"):
+        MessageScheduler(world.nc, "S", remember="never")
     with pytest.raises(ValidationError, match="Nats-"):
         await schedules.at(target, "in 5m", headers={"Nats-TTL": "1"})
     with pytest.raises(ValidationError, match="the id is missing"):

@@ -10,8 +10,8 @@ is fine. At most :data:`REPLACING` replacements run at once.
 What fails: a message that is wrong, or refused, has its error as its outcome, and the rest goes on. When the link is
 lost, what was under way ends as StorageUncertainError; the next message waits for the link, up to ``patience_s``, and
 if it does not come back its outcome says so and nothing more is taken: the call raises StorageUnavailableError after
-the last outcome. Cancelled, or left early, it gives up what is under way: that was sent and may be stored; no task
-stays.
+the last outcome. A message that a stream without a leader did not take is sent again for as long. Cancelled, or left
+early, it gives up what is under way: that was sent and may be stored; no task stays.
 """
 
 import asyncio
@@ -28,8 +28,9 @@ from natscron.messages.changes import Written, put
 from natscron.messages.drafts import Draft, single_draft
 from natscron.messages.link import Link
 from natscron.messages.records import At, Handle, Outcome
-from natscron.messages.subjects import Place, next_revision, same_id
+from natscron.messages.subjects import Place, check_outside, next_revision, same_id
 from natscron.messages.values import due_ms
+from natscron.wire.failures import NoRespondersError
 from natscron.wire.kv import is_wrong_sequence
 from natscron.wire.window import PublishWindow
 
@@ -43,6 +44,7 @@ Items: TypeAlias = Iterable[At | tuple[Any, ...]] | AsyncIterable[At | tuple[Any
 """Messages, or tuples of their fields in order; from an iterable that may wait (async) and need not end."""
 
 REPLACING: Final = 32
+_RETRY_S: Final = 0.1
 _BREATH: Final = 64
 """Messages between two looks at what else the loop has to do."""
 _ROOMY: Final = 8_192
@@ -60,25 +62,27 @@ class BulkResult(msgspec.Struct, frozen=True):
     """Too many had failed, so the rest of the iterable was not looked at."""
 
 
+class _Sent(NamedTuple):
+    """What goes over the wire, and where it will stand."""
+
+    place: Place
+    subject: str
+    headers: dict[str, str]
+
+
 class _Flight:
     """A message that was taken and not handed out."""
 
-    __slots__ = ("again", "draft", "error", "future", "index", "item", "place")
+    __slots__ = ("again", "draft", "error", "future", "index", "item", "sent")
 
     def __init__(self, index: int, item: Any) -> None:  # noqa: ANN401 - it may not be one
         self.index = index
         self.item = item
         self.draft: Draft | None = None
-        self.place: Place | None = None
+        self.sent: _Sent | None = None
         self.future: asyncio.Future[PubAck] | None = None
         self.again: asyncio.Task[Written] | None = None
         self.error: Exception | None = None
-
-
-class _Sent(NamedTuple):
-    place: Place
-    subject: str
-    headers: dict[str, str]
 
 
 class Bulk:
@@ -225,8 +229,8 @@ class _Run:
         self._count += 1
         lost: StorageUnavailableError | None = None
         try:
-            sent = self._prepared(flight)
-            await self._send(flight, sent)
+            self._prepare(flight)
+            await self._send(flight)
         except NatscronError as error:
             flight.error = error
             lost = error if isinstance(error, StorageUnavailableError) else None
@@ -235,7 +239,8 @@ class _Run:
         if lost is not None:
             raise lost
 
-    def _prepared(self, flight: _Flight) -> _Sent:
+    def _prepare(self, flight: _Flight) -> None:
+        """Make of it what will be sent. Raises ValidationError."""
         item = flight.item
         if type(item) is not At:
             if not isinstance(item, tuple):
@@ -246,6 +251,7 @@ class _Run:
                 raise ValidationError(f"not a message: {item!r:.80}: {error}") from None
             flight.item = item
         link = self._link
+        check_outside(item.target, link.prefix)
         now_ms = link.clock.now_ms()
         due = due_ms(item.when, now_ms, item.past)
         draft = single_draft(
@@ -261,13 +267,12 @@ class _Run:
             subjects = same_id(link.prefix, item.target, item.id)
             place = Place(link.prefix, item.target, item.id, revision)
             headers = draft.headers | h.expect(link.stream, 0, subjects)
-        flight.draft, flight.place = draft, place
-        return _Sent(place, place.subject, headers)
+        flight.draft, flight.sent = draft, _Sent(place, place.subject, headers)
 
-    async def _send(self, flight: _Flight, sent: _Sent) -> None:
+    async def _send(self, flight: _Flight) -> None:
         """Send it, waiting for the link if it is down. Raises StorageUnavailableError if that stays away."""
-        draft = flight.draft
-        if draft is None:
+        draft, sent = flight.draft, flight.sent
+        if draft is None or sent is None:
             return
         if (draft.target, draft.id) in self._last:
             self._replace_in_turn(flight, draft)
@@ -328,20 +333,30 @@ class _Run:
         try:
             return await self._stored(flight)
         except NatscronError as error:
-            subject = flight.place.subject if flight.place is not None else ""
+            subject = flight.sent.subject if flight.sent is not None else ""
             return Outcome(flight.index, flight.item, error=self._link.refused(error, subject))
 
     async def _stored(self, flight: _Flight) -> Outcome:
         """Wait for its acknowledgement, or for that of the replacement. Raises as these do."""
-        if flight.future is not None and flight.place is not None:
+        deadline = asyncio.get_running_loop().time() + self._patience_s
+        pause_s = 0.0
+        while flight.future is not None and flight.sent is not None and flight.again is None:
             try:
                 ack = await flight.future
+            except NoRespondersError:
+                # The stream has no leader (one is elected within 4 to 9 seconds): it is stored nowhere.
+                if asyncio.get_running_loop().time() >= deadline:
+                    raise
+                await asyncio.sleep(pause_s)  # the first time at once: the message before it may have waited already
+                pause_s = _RETRY_S
+                flight.future = None
+                await self._send(flight)
             except NatscronError:
                 self._again(flight)
                 if flight.again is None:
                     raise
             else:
-                return Outcome(flight.index, flight.item, Handle(self._owner, flight.place, ack.seq))
+                return Outcome(flight.index, flight.item, Handle(self._owner, flight.sent.place, ack.seq))
         if flight.again is None:
             raise StorageUnavailableError("it was not sent")
         written = await flight.again

@@ -17,11 +17,12 @@ from natscron.messages.drafts import Draft
 from natscron.messages.link import Link
 from natscron.messages.reading import due_of
 from natscron.messages.records import Publication
-from natscron.messages.subjects import Place, check_subject, next_revision, place_of, same_id
+from natscron.messages.subjects import Place, check_outside, check_subject, next_revision, place_of, same_id
 from natscron.messages.values import body_of, headers_of, ttl_text
 from natscron.wire.kv import is_wrong_sequence, purge
 from natscron.wire.reading import Entry
 from natscron.wire.replies import PubAck
+from natscron.wire.stored import stored_messages
 
 __all__ = ["CLOSE_MS", "TRIES", "Current", "Written", "cancel", "current", "publish_now", "put"]
 
@@ -29,6 +30,8 @@ logger = logging.getLogger("natscron.messages")
 
 TRIES: Final = 16
 BACKOFF_S: Final = 0.005
+_MOST: Final = 64
+"""Messages that are looked at under one id."""
 CLOSE_MS: Final = 60_000
 """Nearer to its due time than this, a schedule may be firing at the moment, whatever this host's clock says."""
 
@@ -60,15 +63,27 @@ async def current(link: Link, subjects: str) -> Current:
         return Current(newest, newest)
     place = place_of(link.prefix, newest.subject)
     revision = found.get(h.LIVE)
-    if revision is None or place is None:
+    if revision is not None and place is not None:
+        live = await link.newest(Place(link.prefix, place.target, place.id, revision).subject)
+        return Current(newest, live if live is not None and h.SCHEDULE in (live.headers or {}) else None)
+    if h.CANCELLED in found:
         return Current(newest, None)
-    live = await link.newest(Place(link.prefix, place.target, place.id, revision).subject)
-    return Current(newest, live if live is not None and h.SCHEDULE in (live.headers or {}) else None)
+    # Not ours: the server's own marker for a trace that has gone, say. The schedule may stand before it.
+    live, seen = None, 0
+    async for entry in stored_messages(
+        await link.connection(), link.stream, subjects, direct=False, timeout_s=link.timeout_s
+    ):
+        live = entry if h.SCHEDULE in (entry.headers or {}) else live
+        seen += 1
+        if seen >= _MOST:
+            break
+    return Current(newest, live)
 
 
 async def put(link: Link, draft: Draft, remember: str) -> Written:
     """Store a schedule, in the place of the one with its id. ``remember``: how long a trace stays."""
     facts = await link.facts(draft.needs)
+    check_outside(draft.target, link.prefix)
     if draft.id is None:
         revision = next_revision(None, link.clock.now_ms())
         place = Place(link.prefix, draft.target, revision, revision)
@@ -102,6 +117,7 @@ async def cancel(link: Link, target: str, id: str, publication: Publication | No
     subjects = same_id(link.prefix, target, id)
     if publication is not None:
         check_subject(publication.subject, "subject")
+        check_outside(publication.subject, link.prefix, "subject")
     for attempt in range(TRIES):
         await asyncio.sleep(BACKOFF_S * attempt)
         state = await current(link, subjects)

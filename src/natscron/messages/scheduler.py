@@ -61,6 +61,8 @@ class MessageScheduler:
         if not timeout_s > 0:
             raise ConfigError(f"timeout {timeout!r:.80}: must be above 0")
         self._remember = ttl_text(remember, "remember")
+        if self._remember == "never":
+            raise ConfigError("remember 'never': traces would pile up; give a duration")
         self._link = Link(nc, stream, prefix, timeout_s=timeout_s, clock=clock or SystemClock())
 
     @property

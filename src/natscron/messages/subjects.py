@@ -14,7 +14,17 @@ from natscron.errors import InvalidSubjectError, ValidationError
 from natscron.ids import is_ulid, ulid, ulid_time_ms
 from natscron.wire.publisher import read_token, safe_token
 
-__all__ = ["MAX_ID", "MAX_SUBJECT", "Place", "check_prefix", "check_subject", "next_revision", "place_of", "same_id"]
+__all__ = [
+    "MAX_ID",
+    "MAX_SUBJECT",
+    "Place",
+    "check_outside",
+    "check_prefix",
+    "check_subject",
+    "next_revision",
+    "place_of",
+    "same_id",
+]
 
 MAX_SUBJECT: Final = 255
 """Bytes of the longest target: with prefix, id and revision it has to fit into a line of the protocol."""
@@ -45,6 +55,14 @@ def check_subject(subject: str, what: str = "target") -> None:
     if len(_good) >= _MEMO_LIMIT:
         _good.clear()
     _good[subject] = None
+
+
+def check_outside(subject: str, prefix: str, what: str = "target") -> None:
+    """Raise InvalidSubjectError for a subject among the schedules', where a message would be taken for one."""
+    if subject.startswith(f"{prefix}."):
+        raise InvalidSubjectError(
+            f"the {what} {subject!r} lies below {prefix!r}, where schedules stand: choose another"
+        )
 
 
 def check_prefix(prefix: str) -> None:
