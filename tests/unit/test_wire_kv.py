@@ -1,5 +1,7 @@
 """Keys, headers and times of a bucket."""
 
+from typing import TYPE_CHECKING, cast
+
 import pytest
 
 from natscron.wire.kv import (
@@ -10,8 +12,12 @@ from natscron.wire.kv import (
     is_deleted,
     key_of,
     parse_time_ns,
+    purge,
     subject_of,
 )
+
+if TYPE_CHECKING:
+    from natscron.wire.line import Line
 
 
 def test_keys_and_subjects_are_each_others_inverse() -> None:
@@ -60,3 +66,10 @@ def test_a_bucket_is_made_as_other_clients_make_it() -> None:
     assert config["subjects"] == ["$KV.b.>"]
     assert (config["max_msgs_per_subject"], config["discard"], config["num_replicas"]) == (1, "new", 3)
     assert config["allow_direct"] is config["deny_delete"] is config["allow_rollup_hdrs"] is True
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("below", [0, 1])
+async def test_a_purge_below_the_first_sequence_is_not_sent(below: int) -> None:
+    """Servers up to 2.14.0 would take it for a purge of everything."""
+    assert await purge(cast("Line", None), "S", "a.*", below_seq=below) == 0

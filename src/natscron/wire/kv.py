@@ -163,6 +163,8 @@ async def purge(
     """
     request: dict[str, Any] = {"filter": subject_filter}
     if below_seq is not None:
+        if below_seq <= 1:
+            return 0  # servers up to 2.14.0 take that for no bound at all
         request["seq"] = below_seq
     if keep is not None:
         request["keep"] = keep
