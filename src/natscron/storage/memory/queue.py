@@ -100,7 +100,12 @@ class MemoryQueue:
         """It waits until another of its job has ended."""
         one.state, one.reason = OpenState.BUFFERED, Reason.OVERLAP_WAIT
         self._tries[one.run.run_id] = one
-        self._held.setdefault(one.run.job, deque()).append(one)
+        line = self._held.setdefault(one.run.job, deque())
+        place = len(line)
+        # The oldest slots go first, whenever they came: a backfill's, or a run that is redriven.
+        while place and line[place - 1].run.scheduled_at_ms > one.run.scheduled_at_ms:
+            place -= 1
+        line.insert(place, one)
 
     def wake(self) -> None:
         """Tell whoever follows the queue."""
@@ -285,7 +290,7 @@ class MemoryQueue:
         kept = deque(one for one in line if one.run.generation != generation)
         if kept:
             self._held[job_id] = kept
-        running = 0
+        running, dropped = 0, False
         for one in [*line, *self._going.get(job_id, {}).values()]:
             if one.run.generation != generation:
                 continue
@@ -293,6 +298,10 @@ class MemoryQueue:
                 running += 1
             else:
                 self._drop(one, Reason.JOB_REMOVED, "its job was removed")
+                dropped = True
+        if dropped:
+            # What was held behind one that is gone may have room.
+            self._release(job_id)
         return running
 
     def redrive(self, run_id: str) -> bool:

@@ -67,7 +67,6 @@ class Claiming:
             .values(
                 status=word(RUNNING),
                 rank_order=rank(RUNNING),
-                queue_ms=at,
                 worker=bindparam("worker"),
                 instance=bindparam("instance"),
                 started_ms=at,

@@ -89,11 +89,7 @@ class Endings:
             "lateness_ms": None,
             "recorded_ms": e.c.scheduled_ms,
         }
-        self._give_back = (
-            update(e)
-            .where(these)
-            .values(status=word(PENDING), rank_order=-e.c.priority, queue_ms=e.c.due_ms, **never_begun)
-        )
+        self._give_back = update(e).where(these).values(status=word(PENDING), rank_order=-e.c.priority, **never_begun)
         cancelled: dict[str, Any] = {name: bindparam(name) for name in cancelled_values(0, "", "")}
         self._end_unbegun = update(e).where(these).values(**cancelled, **never_begun)
         self._drop = (
@@ -155,7 +151,8 @@ class Endings:
             first.setdefault(execution_id(ending.run_id, ending.attempt), number)
         rows = await self._locked(connection, worker, list(first))
         values, again, over = [], [], set()
-        for row in rows:
+        # In the order of the endings, which is that in which their next tries are claimed.
+        for row in sorted(rows, key=lambda row: first[row.execution_id]):
             ending = endings[first[row.execution_id]]
             stored[first[row.execution_id]] = True
             values.append(ended_values(ending, row.due_ms, now))

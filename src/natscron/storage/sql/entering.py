@@ -149,12 +149,14 @@ class Entering:
 
     async def _unknown(self, connection: AsyncConnection, runs: Sequence[QueuedRun]) -> list[QueuedRun]:
         """Those whose id is not there in any form, once each."""
-        fresh = {run.run_id: run for run in reversed(runs)}
+        fresh: dict[str, QueuedRun] = {}
+        for run in runs:
+            fresh.setdefault(run.run_id, run)
         ids = list(fresh)
         for begin in range(0, len(ids), SLICE):
             for (known,) in (await connection.execute(self._known, {"ids": ids[begin : begin + SLICE]})).all():
                 fresh.pop(known, None)
-        return list(reversed(fresh.values()))
+        return list(fresh.values())
 
     async def _replace(self, connection: AsyncConnection, rows: Sequence[Any], now_ms: Ms) -> bool:
         """End what waits, and have workers end what runs; whether there is any such."""

@@ -1,7 +1,7 @@
 """What is going and what is held of each job, and letting the held ones go.
 
 Who is authoritative: the rows. A job's runs that are *going* are those that are pending, later or running; *held* ones
-wait for one of them to end. Nothing may be held while there is room for it.
+wait for one of them to end. Nothing stays held when one ends while there is room for it.
 
 Why nothing stalls, and no job goes over its capacity. What changes the two counts first locks the job's row
 (:meth:`Lines.lock`) and counts afterwards, in the same transaction: queuing a run whose policy bounds its job
@@ -37,6 +37,7 @@ __all__ = ["Counts", "Lines", "rank", "word", "words"]
 
 _RELEASED_MAX: Final = 1_000
 """Runs of one job that are let go at once."""
+_ROUNDS_MAX: Final = 100
 
 
 def word(text: str) -> Any:  # noqa: ANN401 - a literal of our own
@@ -136,25 +137,32 @@ class Lines:
         """Let go what is held of these jobs, which are locked, as much as there is room for; how many runs."""
         released = 0
         for begin in range(0, len(job_ids), SLICE):
-            given = self._lists.given(job_ids[begin : begin + SLICE])
-            waiting = {row.head: row for row in (await connection.execute(self._heads, given)).all() if row.head}
-            if waiting:
-                released += await self._release(connection, waiting, now_ms)
+            left = list(job_ids[begin : begin + SLICE])
+            for _ in range(_ROUNDS_MAX):
+                found, left = await self._release(connection, left, now_ms)
+                released += found
+                if not left:
+                    break
         return released
 
-    async def _release(self, connection: AsyncConnection, waiting: Mapping[str, Any], now_ms: Ms) -> int:
+    async def _release(self, connection: AsyncConnection, ids: Sequence[str], now_ms: Ms) -> tuple[int, list[str]]:
+        """One round: how many runs, and of which jobs; the next that is held there may have a policy of its own."""
+        found = (await connection.execute(self._heads, self._lists.given(ids))).all()
+        heads = {row.head: row for row in found if row.head is not None}
+        if not heads:
+            return 0, []
         due: list[str] = []
-        for row in (await connection.execute(self._of_heads, {"ids": list(waiting)})).all():
+        jobs: list[str] = []
+        for row in (await connection.execute(self._of_heads, {"ids": list(heads)})).all():
             capacity = capacity_of(row.overlap, row.concurrency)
-            going = waiting[row.execution_id].going
-            room = _RELEASED_MAX if not capacity else capacity - going
-            if room == 1:
-                due.append(row.execution_id)
-            elif room > 1:
-                due += await self._several(connection, row.job_id, going)
+            going = heads[row.execution_id].going
+            if capacity and going >= capacity:
+                continue
+            jobs.append(row.job_id)
+            due += [row.execution_id] if capacity == going + 1 else await self._several(connection, row.job_id, going)
         if not due:
-            return 0
-        return (await connection.execute(self._let_go, {"ids": due, "now": now_ms})).rowcount
+            return 0, []
+        return (await connection.execute(self._let_go, {"ids": due, "now": now_ms})).rowcount, jobs
 
     async def _several(self, connection: AsyncConnection, job_id: str, going: int) -> list[str]:
         """The oldest that are held, as many as each one's own capacity leaves room for."""

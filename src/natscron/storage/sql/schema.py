@@ -198,7 +198,7 @@ executions: Final = Table(
     # for each other status (natscron.storage.sql.runrows.RANKS). Status and rank say the same; a query names the one
     # whose index it is to be led by, for no planner knows how many runs are open just now.
     Column("rank_order", SmallInteger, nullable=False, server_default="3000"),
-    # By the database's clock: since when, or from when on, it may be claimed; when it was; when its end was stored.
+    # By the database's clock: since when, or from when on, it may be claimed; then, when its end was stored.
     Column("queue_ms", BigInteger),
     Column("payload", _BLOB),
     Column("worker", _ID),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
-from sqlalchemy import bindparam, case, delete, func, insert, or_, select, update
+from sqlalchemy import bindparam, case, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.model import Activity, Claim, Ms, Reason, RunStatus, WorkerInfo
@@ -45,7 +45,7 @@ class Upkeep:
             .where(workers.c.id == bindparam("worker"))
             .values(data=bindparam("info"), lease_ms=bindparam("lease"), seen_ms=bindparam("now"))
         )
-        self._announce = insert(workers)
+        self._announce = database.insert_ignore(workers)
         self._retire = delete(workers).where(workers.c.id == bindparam("worker"))
         self._bury = delete(workers).where(workers.c.seen_ms + workers.c.lease_ms < bindparam("before"))
         self._owned = select(e.c.run_id, e.c.attempt, e.c.cancel_reason).where(
