@@ -28,7 +28,7 @@ class SQLOptions(msgspec.Struct, frozen=True, kw_only=True):
     pool_size: int = 8
     """PostgreSQL, MySQL: the most connections of the pool, besides one that listens and one of a leader."""
     poll_s: float | None = None
-    """How often it is asked what other processes wrote, where nothing tells. Default: SQLite 0.05, else 0.25."""
+    """How often it is asked what other processes wrote, where nothing tells. Default: SQLite 0.1, else 0.25."""
     runs_per_job: int = 1_000
     """How many records are kept of each job."""
     runs_max_age_ms: Ms = 30 * _DAY_MS

@@ -3,7 +3,8 @@
 Who is authoritative: the tables. A signal carries nothing; whoever gets one looks, and one too many does no harm. One
 too few is made up for by a slow look. Per database:
 
-* SQLite: ``PRAGMA data_version`` says whether anybody else has committed; asked every ``poll_s``.
+* SQLite: ``PRAGMA data_version``, asked every ``poll_s`` on the connection that writes, says whether any other has
+  committed, of this process or of another.
 * PostgreSQL: NOTIFY in the writing transaction, LISTEN on a connection of our own. That connection is opened anew with
   growing pauses when it is lost, with all topics rung, since word was missed; and all are rung every few seconds in
   case a proxy swallows notifications.
@@ -37,7 +38,7 @@ _SLOW_S: Final = 5.0
 _RETRY_S: Final = 0.1
 _RETRY_MAX_S: Final = 5.0
 _ANSWER_S: Final = 5.0
-_DEFAULT_POLL_S: Final = {"sqlite": 0.05, "postgresql": 0.25, "mysql": 0.25}
+_DEFAULT_POLL_S: Final = {"sqlite": 0.1, "postgresql": 0.25, "mysql": 0.25}
 
 
 class Topic(StrEnum):
@@ -50,7 +51,7 @@ class Topic(StrEnum):
 
 
 class Signals:
-    """One process's ear. ``poll_s`` None: 50 ms on SQLite, else 250 ms."""
+    """One process's ear. ``poll_s`` None: 100 ms on SQLite, else 250 ms."""
 
     def __init__(self, database: Database, poll_s: float | None = None) -> None:
         self._database = database
