@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from natscron.clock import SystemClock
-from natscron.errors import ConfigError, ServerTooOldError, StorageUnavailableError
+from natscron.errors import ConfigError, ServerTooOldError, StorageUnavailableError, StorageUncertainError
 from natscron.model import Activity, Overlap, Reason, Run, RunStatus
 from natscron.storage.nats import LibraryOptions, NATSStorage
 from natscron.storage.nats.library_provision import check_version
@@ -368,3 +368,35 @@ async def test_a_worker_after_a_restart_knows_when_the_job_last_completed(more: 
     two._whole.view.forget_ends(JOB)
     [later_one] = (await two.claim("w", ("",), 1)).runs
     assert later_one.last_completed_ms == claim.started_ms + 7
+
+
+async def test_an_ending_whose_answer_was_lost_is_known_again_and_recorded_once(
+    more: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await more()
+    driver = await Driver.begin(one)
+    await driver.queue(driver.run("r1"), driver.run("r2"))
+    ended, again = await driver.take("r1", "r2")
+    steps = one._whole.queue.steps
+    put = steps.put
+
+    async def unanswered(version: Version, row: RunRow) -> asyncio.Future[PubAck]:
+        await (await put(version, row))
+        answer: asyncio.Future[PubAck] = asyncio.get_running_loop().create_future()
+        answer.set_exception(StorageUncertainError("no answer"))
+        return answer
+
+    monkeypatch.setattr(steps, "put", unanswered)
+    endings = [ending_of(ended), ending_of(again, RunStatus.FAILED, retry_in_ms=0)]
+    with pytest.raises(StorageUncertainError):
+        await one.finish("w", endings)
+    monkeypatch.undo()
+
+    async def shown() -> bool:
+        return (await one.activity([JOB]))[JOB].running == 0
+
+    await later(shown)
+    assert list(await one.finish("w", endings)) == [True, True]
+    assert list(await one.finish("w", endings)) == [False, False]
+    assert [run.status for run in await driver.tries("r1")] == [RunStatus.COMPLETED]
+    assert [run.status for run in await driver.tries("r2")] == [RunStatus.FAILED, RunStatus.PENDING]

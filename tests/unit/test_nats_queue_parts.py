@@ -46,7 +46,7 @@ class TestRoster:
             time.s += 1
             for worker in workers:
                 seq += 1
-                roster.announced(said(worker), seq)
+                roster.read(worker, encode_announcement(said(worker)), seq)
         return seq
 
     def test_a_worker_that_is_silent_while_others_are_heard_is_dead_after_its_lease(self) -> None:

@@ -1,11 +1,16 @@
 """Endings: what follows when a worker ends its tries or gives them back.
 
-A worker's record, and the letter about a run that failed for good, go out in the same turn as the row that ends the
-try. Of a refused row (it was cancelled meanwhile, or taken over) the newest version is looked at again, and the ending
-made anew if the try is still the worker's.
+A try's record follows the row that ends it, for of two who end a try at once one is refused, and what it says must not
+stand in the history. The letter about a run that failed for good goes before the row; it is held against the history
+when somebody asks for a further try.
+
+Of a refused row (it was cancelled meanwhile, or taken over) the newest version is looked at again, and the ending made
+anew if the try is still the worker's. An ending without an answer is uncertain; the worker hands it over once more, and
+by the row's mark it is known whether the first was stored.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -44,6 +49,8 @@ class _Begun:
 
     def __init__(self) -> None:
         self.tries: list[_Try] = []
+        self.doubtful: list[_Try] = []
+        """Of an earlier call, and maybe stored then."""
         self.letters: list[asyncio.Future[PubAck]] = []
         self.failure: StorageError | None = None
 
@@ -51,7 +58,11 @@ class _Begun:
 class Endings:
     """Ends tries."""
 
-    def __init__(self, steps: Steps, dead: DeadLetters) -> None:
+    def __init__(self, steps: Steps, dead: DeadLetters, node: str) -> None:
+        self._node = node
+        self._marks = count(1)
+        self._doubt: dict[tuple[str, int], _Try] = {}
+        """Endings without an answer."""
         self._steps = steps
         self._view = steps.view
         self._dead = dead
@@ -65,12 +76,19 @@ class Endings:
         left = dict(enumerate(endings))
         for _ in range(TRIES):
             begun = await self._begin(worker, left)
-            # What follows is waited for whatever became of the others: their answers are on the way.
-            saved = self._steps.spawn(
-                self._steps.records.save([one.record for one in begun.tries]), "records", awaited=True
-            )
             left = await self._answers(begun, left, stored)
-            await saved
+            for one in begun.doubtful:
+                try:
+                    stored[one.number] = await self._steps.tells(one.row)
+                except StorageError as error:
+                    self._doubt[one.row.run_id, endings[one.number].attempt] = one
+                    begun.failure = error
+            begun.tries += begun.doubtful
+            # Only of what was stored: somebody else may have ended the try, and recorded that.
+            await self._steps.records.save([one.record for one in begun.tries if stored[one.number]])
+            for job in dict.fromkeys(one.row.job for one in begun.tries if stored[one.number]):
+                if job in self._view.held:
+                    await self._steps.release(job)
             if begun.failure is not None:
                 raise begun.failure
             if not left:
@@ -83,12 +101,16 @@ class Endings:
         now = self._view.now_ms()
         for i, given in left.items():
             one = self._view.rows.get(given.run_id)
+            before = self._doubt.pop((given.run_id, given.attempt), None)
             if one is None or one.busy or not belongs(one, worker, given.attempt):
+                if before is not None:
+                    begun.doubtful.append(before._replace(number=i))
                 continue
             ending = _readable(given)
+            mark = f"{self._node}.{next(self._marks):x}" if before is None else before.row.mark
             one.busy = True
             try:
-                row = _after(one.row, ending, now)
+                row = msgspec.structs.replace(_after(one.row, ending, now), mark=mark)
                 if row.state is RowState.OVER and ending.status in REDRIVABLE:
                     begun.letters.append(await self._steps.window.publish(*self._letter(one.row, ending)))
                 begun.tries.append(_Try(i, one, row, one.row.ended(ending), await self._steps.put(one, row)))
@@ -101,7 +123,6 @@ class Endings:
     async def _answers(self, begun: "_Begun", left: Mapping[int, Ending], stored: list[bool]) -> dict[int, Ending]:
         """Those of which another version was there, to be looked at again."""
         again: dict[int, Ending] = {}
-        jobs: dict[str, None] = {}
         for one in begun.tries:
             try:
                 ack = await one.answer
@@ -110,20 +131,19 @@ class Endings:
                     if not is_wrong_sequence(error):
                         raise
                     await self._steps.refresh(one.row)
+                    stored[one.number] = await self._steps.tells(one.row)
                 except StorageError as failure:
+                    self._doubt[one.row.run_id, left[one.number].attempt] = one
                     self._view.free(one.version)
                     begun.failure = failure
                 else:
-                    again[one.number] = left[one.number]
+                    if not stored[one.number]:
+                        again[one.number] = left[one.number]
                 continue
             self._view.apply(one.row, ack.seq)
             stored[one.number] = True
-            if one.row.state is RowState.OVER and one.row.job in self._view.held:
-                jobs[one.row.job] = None
         for letter in begun.letters:
             await letter
-        for job in jobs:
-            await self._steps.release(job)
         return again
 
     def _letter(self, row: RunRow, ending: Ending) -> tuple[str, bytes]:

@@ -240,7 +240,7 @@ class NATSStorage(NatsStorage):
     async def redrive(self, run_id: str) -> bool:
         """Queue another try."""
         parts = self._whole
-        return await parts.queue.redrive(run_id, parts.history.newest_attempt)
+        return await parts.queue.redrive(run_id, parts.history.newest_try)
 
     async def activity(self, job_ids: Sequence[str]) -> Mapping[str, Activity]:
         """What the runs of these jobs are doing; jobs without any are left out."""

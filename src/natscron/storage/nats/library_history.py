@@ -144,10 +144,10 @@ class LibraryHistory(NatsHistory):
             start = until + 1
         return tuple(ids)
 
-    async def newest_attempt(self, job: str, run_id: str) -> int:
-        """The newest attempt of a run that has a record; 0: none."""
+    async def newest_try(self, job: str, run_id: str) -> Run | None:
+        """The record of a run's newest try; None: there is none."""
         runs = await self.list_runs(RunQuery(job=job, run_id=run_id, limit=MAX_LIMIT))
-        return max((run.attempt for run in runs), default=0)
+        return max(runs, key=lambda run: run.attempt, default=None)
 
     async def last_ends(self, jobs: Sequence[str], *, deep: int = _DEEP) -> Mapping[str, Run]:
         """The newest record of each job whose newest is that of a run that was not left out; a direct read.

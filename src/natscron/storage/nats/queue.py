@@ -46,7 +46,7 @@ class NatsQueue:
         self._dead = dead
         self._clock = clock
         self._node = os.urandom(8).hex()
-        endings = Endings(steps, dead)
+        endings = Endings(steps, dead, self._node)
         claims = Claims(steps, self._node, clock, endings.give_back, before=before)
         self.claim, self.finish, self.give_back = claims.claim, endings.finish, endings.give_back
 
@@ -143,16 +143,15 @@ class NatsQueue:
             else:
                 self._view.apply(row, ack.seq)
 
-    async def redrive(self, run_id: str, newest: Callable[[str, str], Awaitable[int]]) -> bool:
-        """See :class:`~natscron.storage.queue.RunQueue`. ``newest``: the newest attempt that the log has of a run."""
+    async def redrive(self, run_id: str, newest: Callable[[str, str], Awaitable[Run | None]]) -> bool:
+        """See :class:`~natscron.storage.queue.RunQueue`. ``newest``: the record of its newest try."""
         if not run_id or run_id in self._view.rows:
             return False
         letter = await self._dead.find(run_id)
-        if (
-            letter is None
-            or letter.status not in REDRIVABLE
-            or await newest(letter.run.job, run_id) > letter.run.attempt
-        ):
+        if letter is None:
+            return False
+        last = await newest(letter.run.job, run_id)
+        if last is not None and (last.attempt != letter.run.attempt or last.status not in REDRIVABLE):
             return False
         subject = self.steps.subject(letter.run)
         found = await get_last(self.steps.connection, self._options.runs_stream, subject)

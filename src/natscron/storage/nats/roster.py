@@ -3,7 +3,8 @@
 Whether one is alive is judged by this host's own clock, from when its announcement was last seen to change. Silence
 says something only as long as the store takes announcements at all: a stream between two leaders takes none for
 seconds, from nobody. So a worker that is silent for its lease is not asked for any more, but it is taken for dead, and
-its runs are given to others, only when others were heard all the while for half of that lease.
+its runs are given to others, only when others were heard all the while for half of that lease, and by way of the watch
+that would tell of it too.
 """
 
 import logging
@@ -13,7 +14,7 @@ from typing import Final
 import msgspec
 
 from natscron.clock import Clock
-from natscron.model import WorkerInfo
+from natscron.model import Ms, WorkerInfo
 
 __all__ = ["Announcement", "Roster", "encode_announcement"]
 
@@ -53,35 +54,42 @@ class Roster:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._workers: dict[str, _Worker] = {}
+        self._seq = 0
+        """The newest announcement that the watch handed over."""
         self._last_s = 0.0
-        """When anybody was last heard; 0: never."""
+        """When that was."""
         self._patience_s = 0.0
         """How long it may take until somebody is heard again."""
         self._steady_s = float("-inf")
         """Since when there was no gap."""
 
     def read(self, worker: str, data: bytes | None, seq: int) -> None:
-        """An announcement in the store, or its end."""
-        known = self._workers.get(worker)
-        if known is not None and known.seq >= seq:
-            return
-        if data is None:
-            self._workers.pop(worker, None)
-            return
+        """The watch handed an announcement over, or its end."""
         try:
-            self.announced(_decoder.decode(data), seq)
+            said = None if data is None else _decoder.decode(data)
         except (msgspec.MsgspecError, ValueError) as error:
             logger.warning("a worker's announcement cannot be used: %s", error)
+            return
+        if said is not None:
+            self._heard(said.worker.lease_ms, seq)
+            self.announced(said, seq)
+        elif (known := self._workers.get(worker)) is not None and known.seq < seq:
+            del self._workers[worker]
+
+    def _heard(self, lease_ms: Ms, seq: int) -> None:
+        """Somebody was heard by way of the store and the watch: what others say comes through as well."""
+        if seq <= self._seq:
+            return  # read once more by a watch that was made anew
+        now_s, patience_s = self._clock.trust_s(), _GAP * lease_ms / 1_000
+        if self._seq and now_s - self._last_s > max(self._patience_s, patience_s):
+            self._steady_s = now_s
+        self._seq, self._last_s, self._patience_s = seq, now_s, patience_s
 
     def announced(self, said: Announcement, seq: int) -> None:
-        """A worker gave a sign of life."""
+        """A worker gave a sign of life; said to us before the watch tells, if it is our own."""
         known = self._workers.get(said.worker.id)
         if known is None or known.seq < seq:
-            now_s = self._clock.trust_s()
-            if self._last_s and now_s - self._last_s > max(self._patience_s, _GAP * said.worker.lease_ms / 1_000):
-                self._steady_s = now_s
-            self._last_s, self._patience_s = now_s, _GAP * said.worker.lease_ms / 1_000
-            self._workers[said.worker.id] = _Worker(said, seq, now_s)
+            self._workers[said.worker.id] = _Worker(said, seq, self._clock.trust_s())
 
     def retired(self, worker: str) -> None:
         """A worker took its announcement back."""

@@ -30,7 +30,8 @@ class RowState(StrEnum):
 class RunRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """``status`` and ``finished_ms`` of one that is over. ``cancel``: why its worker is to end it.
 
-    ``by_leader``: held by somebody else than the leader, who alone may let it go.
+    ``by_leader``: held by somebody else than the leader, who alone may let it go. ``mark``: of the write that ended the
+    try before, so that whoever wrote it knows it again.
     """
 
     run_id: str
@@ -53,6 +54,7 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     started_ms: Ms = 0
     cancel: str = ""
     by_leader: bool = False
+    mark: str = ""
     status: RunStatus | None = None
     finished_ms: Ms = 0
 

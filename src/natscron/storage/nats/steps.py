@@ -142,6 +142,14 @@ class Steps:
             one.busy = False
         return one
 
+    async def tells(self, row: RunRow) -> bool:
+        """Whether the newest version of a run's row follows from the ending that ``row`` is of, by the stream's leader.
+
+        True also if it is gone: it was over, and we had it last. Raises StorageError.
+        """
+        found = await get_last(self.connection, self.options.runs_stream, self.subject(row))
+        return found is None or is_deleted(found.headers) or decode_run_row(found.data).mark == row.mark
+
     async def drop(self, one: Open, reason: str, error: str, put: Put | None = None) -> bool:
         """End a run that never began; False if its row is another by now. Raises StorageError."""
         now = self.view.now_ms()
