@@ -168,7 +168,8 @@ async def test_n4_ensuring_a_job_at_each_of_twenty_restarts_loses_no_run(site: S
     last = now()
     await calls.until(lambda: bool(calls.events) and max(event.scheduled_at for event in calls.events) > last)
     slots = sorted(event.scheduled_at for event in calls.events)
-    wanted = [begin + n * dt.timedelta(milliseconds=200) for n in range(len(slots))]
+    step = dt.timedelta(milliseconds=200)
+    wanted = [begin + n * step for n in range((slots[-1] - begin) // step + 1)]
     runs = await scheduler.list_runs("steady", limit=1_000)
     left_out = {run.scheduled_at for run in runs if run.status is RunStatus.SKIPPED}
     assert slots == [slot for slot in wanted if slot not in left_out]
