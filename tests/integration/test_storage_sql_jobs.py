@@ -17,12 +17,14 @@ from natscron.errors import (
     LimitExceededError,
     StorageNotInitializedError,
     StorageUnavailableError,
+    StorageUncertainError,
     ValidationError,
     WrongRevisionError,
 )
 from natscron.model import Calendar, CalendarSpec, Job, ScheduleSpec, Stamp
 from natscron.storage.sql import SQLStorage
 from natscron.storage.sql.address import Address
+from natscron.storage.sql.rows import job_values
 from natscron.storage.sql.schema import jobs as jobs_table
 from natscron.storage.sql.writes import Kind, Write, plan
 from natscron.testing.conformance.sinks import Jobs, ignore
@@ -149,6 +151,40 @@ async def test_a_caller_that_is_cancelled_stops_no_other(storage: SQLStorage) ->
     kept = [n for n in range(20) if await storage.fetch_job(f"job-{n}") is not None]
     assert set(kept) >= set(range(1, 20, 2))
     assert await storage.last_jobs_seq() == len(kept)
+
+
+async def test_one_write_that_the_database_refuses_stops_no_other(storage: SQLStorage) -> None:
+    parts = storage._parts
+    assert parts is not None
+    store = parts.jobs
+    bad = Write(Kind.JOB, "bad", lambda now: {**job_values(_job("bad"), now), "stored_ms": object()})
+    outcomes = await store._write(
+        [store._job_write(_job("a"), create=True), bad, store._job_write(_job("b"), create=True)]
+    )
+    assert (outcomes[0], outcomes[2]) == (1, 2)
+    assert isinstance(outcomes[1], StorageUnavailableError)
+    assert await storage.last_jobs_seq() == 2
+
+
+async def test_a_defect_in_a_write_is_told_and_the_next_goes_through(
+    storage: SQLStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_args: object) -> object:
+        raise LookupError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("natscron.storage.sql.jobs.plan", broken)
+        with pytest.raises(StorageUncertainError, match="LookupError"):
+            await storage.create_job(_job("a"))
+    assert await storage.create_job(_job("a")) == 1
+
+
+async def test_a_schedule_too_long_for_the_go_librarys_column_is_stored_all_the_same(storage: SQLStorage) -> None:
+    spec = ScheduleSpec(kind="x.y", config="z" * 70_000)
+    await storage.create_job(Job(id="a", schedule=spec))
+    job = await storage.fetch_job("a")
+    assert job is not None
+    assert job.schedule == spec
 
 
 async def test_a_job_keeps_what_was_decided_about_it_over_edits(storage: SQLStorage) -> None:

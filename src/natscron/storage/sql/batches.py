@@ -6,6 +6,7 @@ happens. At most :data:`WAITING_MAX` wait.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, TypeVar
@@ -13,6 +14,8 @@ from typing import Final, Generic, TypeVar
 from natscron.errors import StorageError, StorageNotInitializedError, StorageUnavailableError, StorageUncertainError
 
 __all__ = ["WAITING_MAX", "Batches"]
+
+log = logging.getLogger("natscron.storage")
 
 WAITING_MAX: Final = 10_000
 
@@ -63,25 +66,35 @@ class Batches(Generic[Item, Result]):
                     await self._do(batch)
         finally:
             self._task = None
+            # Only a cancellation leaves any.
+            while self._waiting:
+                _settle(self._waiting.popleft()[1], StorageUnavailableError("the write was broken off before it began"))
 
     async def _do(self, batch: list[tuple[Item, "asyncio.Future[Result]"]]) -> None:
+        outcomes: Sequence[Result | Exception]
         try:
             outcomes = await self._work([item for item, _ in batch])
         except StorageError as error:
             # One of their own, since each is raised in a place of its own.
             outcomes = [_twin(error) for _ in batch]
-        except BaseException as error:
+        except Exception as error:
+            log.exception("writing failed")
+            outcomes = [StorageUncertainError(f"the write failed: {type(error).__name__}") for _ in batch]
+        except BaseException:
             for _, future in batch:
-                if not future.done():
-                    future.set_exception(StorageUncertainError(f"the write was broken off: {type(error).__name__}"))
+                _settle(future, StorageUncertainError("the write was broken off"))
             raise
         for (_, future), outcome in zip(batch, outcomes, strict=True):
-            if future.done():
-                continue
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
+            _settle(future, outcome)
+
+
+def _settle(future: "asyncio.Future[Result]", outcome: Result | Exception) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
 
 
 def _twin(error: StorageError) -> StorageError:

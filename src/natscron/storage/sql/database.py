@@ -108,10 +108,10 @@ class Database:
                     raise
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
+    async def reading(self, bound_s: float = BOUND_S) -> AsyncIterator[AsyncConnection]:
         """For reads, which all see one state of the database; a write is refused."""
         with self._translated():
-            async with asyncio.timeout(BOUND_S), self._reader() as connection:
+            async with asyncio.timeout(bound_s), self._reader() as connection:
                 yield connection
 
     async def run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
@@ -133,9 +133,10 @@ class Database:
                 async with begin() as connection:
                     return await work(connection)
             except StorageUnavailableError as error:
-                lost += is_disconnect(error.__cause__)
-                again = lost == 1 or is_transient(error.__cause__)
-                if attempt == ATTEMPTS or not again or (lost and not is_disconnect(error.__cause__)):
+                gone = is_disconnect(error.__cause__)
+                lost += gone
+                # A pooled connection may have died long ago; if a fresh one dies too, the database is away.
+                if attempt == ATTEMPTS or not (is_transient(error.__cause__) or (gone and lost == 1)):
                     raise
                 log.debug("a transaction is repeated", extra={"error": str(error), "attempt": attempt})
             # Those that met here must not meet again.

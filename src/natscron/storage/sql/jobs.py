@@ -19,17 +19,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Table, bindparam, delete, exists, insert, select, text, update
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.codec import encode_row
 from natscron.codec.calendar import encode_calendar
-from natscron.errors import StorageUnavailableError
+from natscron.errors import StorageError, StorageUnavailableError
 from natscron.model import Calendar, Job, Ms
 from natscron.storage.sql import numbers
 from natscron.storage.sql.batches import Batches
 from natscron.storage.sql.database import Database
-from natscron.storage.sql.failures import is_lock_timeout
+from natscron.storage.sql.failures import is_disconnect, is_lock_timeout, is_transient
 from natscron.storage.sql.rows import (
     CALENDAR_COLUMNS,
     GO_COLUMNS,
@@ -181,18 +181,25 @@ class SqlJobs:
     async def _write(self, writes: Sequence[Write]) -> Sequence[int | Exception]:
         try:
             outcomes = await self._write_together(writes)
-        except _RowHeldError as error:
-            if len(writes) == 1:
+        except StorageUnavailableError as error:
+            if len(writes) == 1 or _away(error):
                 raise
-            # One of them waits for somebody's open transaction: it alone shall fail.
+            # One of them waits for somebody's open transaction, or is refused: it alone shall fail.
             log.debug("a batch of writes is done one by one", extra={"error": str(error)})
-            outcomes = []
-            for write in writes:
-                try:
-                    outcomes += await self._write_together([write])
-                except _RowHeldError as own:
-                    outcomes.append(own)
+            outcomes = await self._write_one_by_one(writes)
         self._signals.ring(Topic.JOBS)
+        return outcomes
+
+    async def _write_one_by_one(self, writes: Sequence[Write]) -> list[int | Exception]:
+        outcomes: list[int | Exception] = []
+        for i, write in enumerate(writes):
+            try:
+                outcomes += await self._write_together([write])
+            except StorageError as error:
+                outcomes.append(error)
+                if _away(error):
+                    left = len(writes) - i - 1
+                    return [*outcomes, *(StorageUnavailableError(str(error)) for _ in range(left))]
         return outcomes
 
     async def _write_together(self, writes: Sequence[Write]) -> list[int | Exception]:
@@ -221,6 +228,9 @@ class SqlJobs:
                 if not isinstance(error.__cause__, IntegrityError):
                     raise
                 failure = error
+            except (TypeError, ValueError, ArithmeticError) as error:
+                # The driver could not make anything of a value; nothing was sent.
+                raise StorageUnavailableError(f"{self._database.where}: {type(error).__name__}") from error
         raise failure
 
     async def _there(self, connection: AsyncConnection, writes: Sequence[Write]) -> Mapping[tuple[Kind, str], int]:
@@ -269,6 +279,14 @@ class SqlJobs:
 
 class _RowHeldError(StorageUnavailableError):
     """A row is held by somebody's open transaction."""
+
+
+def _away(error: StorageError) -> bool:
+    """The database is not there, or not free, for any write, whatever it writes."""
+    cause = error.__cause__
+    if isinstance(error, _RowHeldError) or isinstance(cause, TypeError | ValueError | ArithmeticError):
+        return False
+    return not isinstance(cause, StatementError) or is_disconnect(cause) or is_transient(cause)
 
 
 async def has_strangers(connection: AsyncConnection) -> bool:

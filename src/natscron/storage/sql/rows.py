@@ -28,6 +28,8 @@ __all__ = [
 
 MAX_ID: Final = 255
 _TYPE_MAX: Final = 50
+_CONFIG_MAX: Final = 65_535
+"""Bytes of a TEXT column of MySQL."""
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 JOB_COLUMNS: Final = (jobs.c.id, jobs.c.row_data, jobs.c.revision, jobs.c.stored_ms)
@@ -79,11 +81,12 @@ def moment(ms: Ms) -> dt.datetime:
 
 def job_values(job: Job, now_ms: Ms, row_data: bytes | None = None) -> dict[str, Any]:
     """The columns of a job written at ``now_ms``, without its number. ``row_data``: encoded already."""
-    kind, config = (None, None) if job.schedule is None else schedule_to_text(job.schedule)
+    kind, config = ("", "") if job.schedule is None else schedule_to_text(job.schedule)
     return {
         "id": job.id,
-        "schedule_type": None if kind is None else kind[:_TYPE_MAX],
-        "schedule_config": config,
+        # For people, and for the Go library; what counts is in the row's own data.
+        "schedule_type": kind[:_TYPE_MAX],
+        "schedule_config": config if len(config.encode()) <= _CONFIG_MAX else "",
         "status": DISABLED if job.paused else PENDING,
         "next_run": None,
         "created_at": moment(job.created_at_ms or now_ms),

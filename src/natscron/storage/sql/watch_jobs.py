@@ -31,6 +31,8 @@ _PAGE: Final = 1_000
 _SLICE: Final = 256
 """Rows handed over before others may run: some milliseconds."""
 _ROUNDS: Final = 3
+_LOOK_S: Final = 600.0
+"""The most that a look may take: a full set of millions of jobs."""
 
 JobWatch = SqlWatch[JobSink]
 
@@ -47,7 +49,7 @@ class JobFollower(Follower[JobSink]):
     async def look(self, watches: Sequence[JobWatch]) -> None:
         """Read what is new and hand it over. Raises StorageError."""
         for _ in range(_ROUNDS):
-            async with self.database.reading() as connection:
+            async with self.database.reading(_LOOK_S) as connection:
                 if not await has_strangers(connection):
                     await self._look(connection, watches)
                     return
