@@ -199,6 +199,49 @@ class OverlapChecks:
         assert await driver.reason("old") == (SKIPPED, Reason.JOB_REMOVED)
         await driver.take("new")
 
+    async def test_removing_what_is_held_lets_what_was_held_behind_it_go(self, storage: QueueStorage) -> None:
+        driver = await Driver.begin(storage)
+        await driver.queue(driver.run("r1", overlap=Overlap.BUFFER_ALL, generation=2))
+        [claim] = await driver.take("r1")
+        await driver.queue(
+            driver.run("old", overlap=Overlap.BUFFER_ALL, generation=1),
+            driver.run("new", overlap=Overlap.BUFFER_ALL, concurrency=2, generation=2),
+        )
+        await driver.take()
+        assert await storage.drop_runs(JOB, 1) == 0
+        await driver.take("new")
+        await driver.end(claim)
+
+    async def test_each_that_is_held_goes_by_its_own_concurrency(self, storage: QueueStorage) -> None:
+        driver = await Driver.begin(storage)
+        await driver.queue(driver.run("r1", overlap=Overlap.BUFFER_ALL))
+        [claim] = await driver.take("r1")
+        rooms = (1, 3, 2, 4)
+        await driver.queue(
+            *(
+                driver.run(f"h{n}", overlap=Overlap.BUFFER_ALL, concurrency=room, due=n - 100)
+                for n, room in enumerate(rooms)
+            )
+        )
+        await driver.end(claim)
+        # The third one has no room beside two others, and the fourth, which had, waits for its turn.
+        _, second = await driver.take("h0", "h1")
+        await driver.end(second)
+        await driver.take("h2", "h3")
+
+    async def test_the_first_of_two_that_are_queued_together_under_one_id_is_the_run(
+        self, storage: QueueStorage
+    ) -> None:
+        driver = await Driver.begin(storage)
+        await driver.queue(
+            driver.run("r1", overlap=Overlap.SKIP, payload=1),
+            driver.run("r2", overlap=Overlap.SKIP),
+            driver.run("r1", overlap=Overlap.SKIP, payload=2),
+        )
+        [claim] = await driver.take("r1")
+        assert claim.payload == 1
+        assert await driver.reason("r2") == (SKIPPED, Reason.OVERLAP_SKIP)
+
     async def test_a_run_that_is_redriven_waits_for_one_that_is_going(self, storage: QueueStorage) -> None:
         driver = await Driver.begin(storage)
         await driver.queue(driver.run("r1", overlap=Overlap.SKIP))
