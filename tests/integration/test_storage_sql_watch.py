@@ -11,6 +11,7 @@ from tests.support.sql import execute, scalars
 from natscron.errors import StorageError, StorageUnavailableError
 from natscron.model import Calendar, CalendarSpec, Holder, Job, Lease, Mark, Node, OpenRow, OpenState, ScheduleSpec
 from natscron.storage.sql import SQLOptions, SQLStorage
+from natscron.storage.sql.address import Address
 from natscron.storage.sql.schema import meta, removed
 from natscron.testing.conformance.sinks import Jobs, State, ignore
 
@@ -183,6 +184,34 @@ async def test_a_sink_that_raises_stops_no_other(writer: SQLStorage, caplog: pyt
     assert "could not take what it was told" in caplog.text
     for watch in watches:
         await watch.close()
+
+
+async def test_postgresql_tells_at_once(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("natscron.storage.sql.signals._SLOW_S", 3_600)
+    writer, reader = SQLStorage(postgresql_url), SQLStorage(postgresql_url)
+    await writer.initialize()
+    await reader.initialize()
+    jobs, state = Jobs(), State()
+    watches = [reader.watch_jobs(jobs), reader.watch_state(state)]
+    for watch in watches:
+        await watch.ready()
+    await writer.create_job(_job("a"))
+    await jobs.until(lambda: set(jobs.jobs) == {"a"})
+    await writer.announce(Node(instance="host", nonce="n", version="1", started_at_ms=5))
+    await state.until(lambda: bool(state.nodes))
+    link = await writer.open_link(ignore)
+    await link.write_lease(Lease(epoch=1, mark=Mark(instant_ms=5), holder=Holder("host", "n")), 0)
+    await state.until(lambda: bool(state.leases))
+    engine = Address.parse(postgresql_url).engine(2)
+    async with engine.begin() as connection:
+        await writer.insert_job(connection, _job("b"))
+    await jobs.until(lambda: set(jobs.jobs) == {"a", "b"})
+    await engine.dispose()
+    for watch in watches:
+        await watch.close()
+    await link.close()
+    await writer.close()
+    await reader.close()
 
 
 async def test_notifications_that_are_lost_are_made_up_for(
