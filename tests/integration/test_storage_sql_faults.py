@@ -322,7 +322,7 @@ async def test_a_server_that_is_not_there_is_said_to_be_unreachable() -> None:
 
 async def test_a_wrong_password_is_shown_nowhere(server_url: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
-    url = Address.parse(server_url).url.set(password="geheim!pw", drivername=server_url.partition(":")[0])  # noqa: S106
+    url = Address.parse(server_url).url.set(password="geheim!pw", drivername=server_url.partition(":")[0])  # noqa: S106 - of nobody
     storage = SQLStorage(url.render_as_string(hide_password=False))
     with pytest.raises(StorageUnavailableError) as caught:
         await storage.initialize()
