@@ -5,9 +5,9 @@ and a turn of the loop: most of what a small transaction takes. Here a cursor do
 rides on the first statement of its transaction. What SQLAlchemy asks of a cursor is all that it offers.
 """
 
+import asyncio  # noqa: TC003 - one import block reads better than two
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import aiosqlite
@@ -19,16 +19,30 @@ class QuickConnection(aiosqlite.Connection):
     """``begin``: a statement to be executed before the next one, once."""
 
     begin: str | None = None
+    _opened: sqlite3.Connection | None = None
 
     @classmethod
     async def open(cls, path: str, **options: Any) -> "QuickConnection":  # noqa: ANN401 - those of sqlite3
         """Open a file. Raises sqlite3.Error."""
-        connect: Callable[[], sqlite3.Connection] = partial(sqlite3.connect, path, **options)
+
+        def connect() -> sqlite3.Connection:
+            connection._opened = sqlite3.connect(path, **options)
+            return connection._opened
+
         connection = cls(connect, iter_chunk_size=64)
         # As SQLAlchemy has it: a process that ends does not wait for it.
         connection._thread.daemon = True
         await connection
         return connection
+
+    def stop(self) -> "asyncio.Future[Any] | None":
+        """End the thread, and what it opened: also where whoever asked for it was cancelled before it was there."""
+        self._tx.put_nowait((None, self._close_opened))
+        return super().stop()
+
+    def _close_opened(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
 
     def cursor(self) -> "_Cursor":  # type: ignore[override]  # what SQLAlchemy enters, and nobody else
         """A cursor; nothing is done yet."""
