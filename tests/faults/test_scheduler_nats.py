@@ -110,7 +110,10 @@ async def test_every_slot_runs_once_while_a_node_of_three_is_killed(tmp_path: Pa
 
 
 async def test_a_run_whose_worker_is_killed_goes_on_elsewhere_within_its_lease(tmp_path: Path) -> None:
-    with NatsServer(tmp_path / "nats") as server, Crew(server.url, tmp_path, worker_lease="2s", work_s="3") as crew:
+    with (
+        NatsServer(tmp_path / "nats") as server,
+        Crew(server.url, tmp_path, lease="3s", worker_lease="2s", work_s="3") as crew,
+    ):
         await asyncio.to_thread(crew.start, "m0")
         async with Scheduler(server.url, worker=False, plan=False, instance="driver") as scheduler:
             await scheduler.add_job("long", every("1h"))

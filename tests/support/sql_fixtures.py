@@ -1,8 +1,8 @@
 """Fixtures of tests on SQL databases.
 
 One private server of each kind per process of the tests, started by the first test that needs it, and a database of its
-own for each test. ``NATSCRON_TEST_POSTGRESQL_URL`` and ``NATSCRON_TEST_MYSQL_URL`` name servers to use instead. Where
-there is neither, the test is skipped, and fails if ``NATSCRON_REQUIRE_DATABASES`` is 1.
+own for each test. ``TESTS_POSTGRESQL_URL`` and ``TESTS_MYSQL_URL`` name servers to use instead. Where
+there is neither, the test is skipped, and fails if ``TESTS_REQUIRE_DATABASES`` is 1.
 """
 
 import os
@@ -19,14 +19,14 @@ _KINDS: Final[dict[str, type[Server]]] = {"postgresql": PostgresServer, "mysql":
 
 
 def _server(kind: str) -> Iterator[Server | Remote]:
-    url = os.environ.get(f"NATSCRON_TEST_{kind.upper()}_URL")
+    url = os.environ.get(f"TESTS_{kind.upper()}_URL")
     if url:
         yield Remote(kind, url)
         return
     try:
         server = _KINDS[kind]()
     except (MissingServerError, KeyError) as error:
-        if os.environ.get("NATSCRON_REQUIRE_DATABASES") == "1":
+        if os.environ.get("TESTS_REQUIRE_DATABASES") == "1":
             raise
         pytest.skip(f"no {kind} server: {error}")
     with server:

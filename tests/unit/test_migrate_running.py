@@ -178,7 +178,8 @@ def test_a_scheduler_that_runs_takes_the_jobs_over_at_once() -> None:
         await move.migrate()
         await move.new.advance("10m")
         assert move.slots("old") == [7, 14, 21, 28, 35, 42, 49, 56]
-        assert move.slots("new") == [63, 70, 77]
+        # Those that are overdue come together, in any order.
+        assert sorted(move.slots("new")) == [63, 70, 77]
         assert move.slots("new", "own") == [9, 18, 27, 36, 45, 54, 63, 72]
         assert move.slots("new", "done") == []
         assert await move.told("done") == []

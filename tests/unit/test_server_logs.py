@@ -94,8 +94,10 @@ def test_a_reader_that_stalls_costs_lines_and_not_time(monkeypatch: pytest.Monke
     handler.close()
     lines = written(stream)
     assert lines[-1]["msg"] == "after"
-    assert lines[-2]["msg"] == "Log lines were dropped"
-    assert lines[-2]["count"] + len(lines) - 2 == 100
+    # Said once or, where the reader catches up in between, more than once.
+    dropped = [line["count"] for line in lines if line["msg"] == "Log lines were dropped"]
+    assert dropped
+    assert sum(dropped) + len(lines) - 1 - len(dropped) == 100
 
 
 def test_a_stream_that_is_gone_ends_nothing() -> None:
