@@ -146,12 +146,12 @@ class Crowd:
     async def work(self, number: int) -> None:
         storage, worker, draw = self.pair[number % 2], f"w{number}", self.draw
         while not self.over:
+            self.idle.discard(worker)
             found = (await storage.claim(worker, ("",), draw.randint(1, 6))).runs
             if not found:
                 self.idle.add(worker)
                 await asyncio.sleep(0.005)
                 continue
-            self.idle.clear()
             await storage.give_back(worker, [claim for claim in found if draw.random() < 0.15])
             await storage.finish(worker, [self._ending(claim) for claim in found])
             if draw.random() < 0.3 and self.leading:

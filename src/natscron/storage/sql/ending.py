@@ -15,7 +15,7 @@ from natscron.model import Ending, Ms, Reason, RunStatus
 from natscron.storage.sql.database import Database
 from natscron.storage.sql.entering import REPLACED
 from natscron.storage.sql.lines import Lines, word, words
-from natscron.storage.sql.lists import Lists
+from natscron.storage.sql.lists import SLICE, Lists
 from natscron.storage.sql.runrows import (
     HELD,
     LATER,
@@ -92,15 +92,12 @@ class Endings:
         self._give_back = update(e).where(these).values(status=word(PENDING), rank_order=-e.c.priority, **never_begun)
         cancelled: dict[str, Any] = {name: bindparam(name) for name in cancelled_values(0, "", "")}
         self._end_unbegun = update(e).where(these).values(**cancelled, **never_begun)
-        self._drop = (
-            update(e)
-            .where(
-                e.c.job_id == bindparam("job"),
-                e.c.generation == bindparam("of_generation"),
-                e.c.status.in_(words(WAITING)),
-            )
-            .values(cancelled)
+        waits = e.c.status.in_(words(WAITING))
+        self._waiting_of = select(e.c.execution_id).where(
+            e.c.job_id == bindparam("job"), e.c.generation == bindparam("of_generation"), waits
         )
+        # By their keys, as those that are replaced are locked.
+        self._drop = update(e).where(these, waits).values(cancelled)
         self._running = select(func.count()).where(
             e.c.job_id == bindparam("job"),
             e.c.generation == bindparam("of_generation"),
@@ -198,7 +195,11 @@ class Endings:
         await self._lines.lock(connection, [job_id])
         given = {"job": job_id, "of_generation": generation}
         values = cancelled_values(now, Reason.JOB_REMOVED.value, "its job was removed")
-        dropped = (await connection.execute(self._drop, {**given, **values})).rowcount
+        waiting = sorted((await connection.execute(self._waiting_of, given)).scalars())
+        dropped = 0
+        for begin in range(0, len(waiting), SLICE):
+            some = {"ids": waiting[begin : begin + SLICE], **values}
+            dropped += (await connection.execute(self._drop, some)).rowcount
         running = (await connection.execute(self._running, given)).scalar_one()
         released = await self._lines.release(connection, [job_id], now) if dropped else 0
         return Changed(result=running, claimable=released > 0)

@@ -105,9 +105,13 @@ class Entering:
             select(e.c.execution_id).where(lists.among(e.c.execution_id, "ids")),
         )
         self._insert = insert(e)
+        open_ = (e.c.status.in_(words((*WAITING, RUNNING))), e.c.handler.is_not(None))
+        self._open_of = select(e.c.execution_id).where(lists.among(e.c.job_id, "ids"), *open_)
+        # By their keys: a claim on MySQL, which has the row, would wait for what has locked an index of it, and be
+        # waited for.
         self._lock_rows = (
             select(e.c.execution_id, e.c.job_id, e.c.status)
-            .where(lists.among(e.c.job_id, "ids"), e.c.status.in_(words((*WAITING, RUNNING))), e.c.handler.is_not(None))
+            .where(lists.among(e.c.execution_id, "ids"), *open_)
             .order_by(e.c.execution_id)
             .with_for_update()
         )
@@ -131,18 +135,15 @@ class Entering:
         """
         fresh = await self._unknown(connection, runs)
         bounded = await self._lines.lock(connection, (run.job for run in fresh if run.capacity))
-        rows: defaultdict[str, list[Any]] = defaultdict(list)
-        replacing = sorted({run.job for run in fresh if run.overlap is Overlap.CANCEL_OTHER})
-        for begin in range(0, len(replacing), SLICE):
-            found = await connection.execute(self._lock_rows, {"ids": replacing[begin : begin + SLICE]})
-            for row in found.all():
-                rows[row.job_id].append(row)
+        rows = await self._locked(connection, sorted({run.job for run in fresh if run.overlap is Overlap.CANCEL_OTHER}))
         counts: dict[str, Counts] = {}
         for begin in range(0, len(bounded), SLICE):
             counts |= await self._lines.counts(connection, bounded[begin : begin + SLICE])
         running = Counter(row.job_id for found in rows.values() for row in found if row.status == RUNNING)
         entered = decide(fresh, counts, running)
-        doomed = await self._replace(connection, [row for job in entered.replacing for row in rows[job]], now_ms)
+        doomed = await self._replace(
+            connection, [row for job in entered.replacing for row in rows.get(job, ())], now_ms
+        )
         await self._write(connection, entered, now_ms)
         left_out = [_record(run, now_ms, reason, error) for run, reason, error in entered.left_out]
         return left_out, bool(entered.placed), doomed
@@ -157,6 +158,22 @@ class Entering:
             for (known,) in (await connection.execute(self._known, {"ids": ids[begin : begin + SLICE]})).all():
                 fresh.pop(known, None)
         return list(fresh.values())
+
+    async def _locked(self, connection: AsyncConnection, job_ids: Sequence[str]) -> Mapping[str, Sequence[Any]]:
+        """The rows of these jobs that are not over, by job; locked, and as they are after that.
+
+        No other comes into being meanwhile: the jobs are locked too.
+        """
+        ids: list[str] = []
+        for begin in range(0, len(job_ids), SLICE):
+            found = await connection.execute(self._open_of, {"ids": list(job_ids[begin : begin + SLICE])})
+            ids += found.scalars()
+        rows: defaultdict[str, list[Any]] = defaultdict(list)
+        for begin in range(0, len(ids), SLICE):
+            locked = await connection.execute(self._lock_rows, {"ids": sorted(ids)[begin : begin + SLICE]})
+            for row in locked.all():
+                rows[row.job_id].append(row)
+        return rows
 
     async def _replace(self, connection: AsyncConnection, rows: Sequence[Any], now_ms: Ms) -> bool:
         """End what waits, and have workers end what runs; whether there is any such."""
