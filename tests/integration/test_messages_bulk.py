@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import itertools
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -103,6 +103,27 @@ async def test_too_many_failures_end_an_awaited_call(world: World) -> None:
     assert result.stopped
     assert len(result.failed) >= 7
     assert result.scheduled == 0
+
+
+async def test_large_messages_and_those_with_everything_go_too(world: World) -> None:
+    large = b"x" * 200_000
+    items = [
+        At(world.target(), FAR, large),
+        At(world.target(), FAR, large, id="a"),
+        At(world.target(), FAR, "text", id="b", headers={"X": "\u00e9"}, ttl="1h", rollup=True),
+    ]
+    for _ in range(2):
+        result = await world.schedules.at_many(items)
+        assert (result.scheduled, result.failed) == (3, ())
+    found = [one async for one in world.schedules.list()]
+    assert sorted((len(one.body), one.id in {"a", "b"}) for one in found) == [
+        (4, True),
+        (200_000, False),
+        (200_000, False),
+        (200_000, True),
+    ]
+    [full] = [one for one in found if one.id == "b"]
+    assert (full.headers, full.ttl, full.rollup) == ({"X": "\u00e9"}, "3600s", True)
 
 
 async def test_ids_that_are_taken_are_replaced_also_within_one_call(world: World) -> None:
@@ -260,19 +281,17 @@ async def test_a_stream_without_a_leader_is_waited_for(
     await world.schedules._link.facts()
     config = (await world.connection.js_request(f"STREAM.INFO.{stream}"))["config"]
     await world.connection.js_request(f"STREAM.DELETE.{stream}")
-    sent = PublishWindow.publish
+    sent = PublishWindow.publish_block
     tries = 0
 
-    async def publish(
-        window: PublishWindow, subject: str, data: bytes, headers: Mapping[str, str] | None = None
-    ) -> "asyncio.Future[PubAck]":
+    async def publish(window: PublishWindow, subject: str, block: bytes, data: bytes) -> "asyncio.Future[PubAck]":
         nonlocal tries
         tries += 1
         if tries == 102:
             await world.connection.js_request(f"STREAM.CREATE.{stream}", config)
-        return await sent(window, subject, data, headers)
+        return await sent(window, subject, block, data)
 
-    monkeypatch.setattr(PublishWindow, "publish", publish)
+    monkeypatch.setattr(PublishWindow, "publish_block", publish)
     items = [At(world.target(), FAR, b"%d" % n, id=name and f"{name}{n}") for n in range(450)]
     outcomes = [one async for one in world.schedules.at_many(items, window=100)]
     assert [one.error for one in outcomes] == [None] * 450
@@ -280,11 +299,25 @@ async def test_a_stream_without_a_leader_is_waited_for(
     assert len(await world.subjects()) == 450
 
 
-async def test_a_stream_that_stays_away_is_told_for_each_message(world: World) -> None:
+@pytest.mark.parametrize("awaited", [True, False])
+async def test_a_stream_that_stays_away_ends_the_call_and_is_told_for_each_message(
+    world: World, *, awaited: bool
+) -> None:
     await world.schedules._link.facts()
     await world.connection.js_request(f"STREAM.DELETE.{world.schedules.stream}")
-    result = await world.schedules.at_many([(world.target(), FAR)] * 3, patience="200ms")
-    assert [type(one.error) for one in result.failed] == [StorageUnavailableError] * 3
+    call = world.schedules.at_many(((world.target(), FAR) for _ in itertools.count()), window=20, patience="300ms")
+    outcomes: list[Outcome] = []
+    if awaited:
+        result = await call
+        assert (result.scheduled, result.stopped) == (0, True)
+        outcomes.extend(result.failed)
+    else:
+        with pytest.raises(StorageUnavailableError):
+            await collect(call, outcomes)
+    assert {type(one.error) for one in outcomes} == {StorageUnavailableError}
+    assert [one.index for one in outcomes] == list(range(len(outcomes)))
+    with pytest.raises(ConfigError, match="does not exist"):
+        await world.schedules.at_many([])
 
 
 async def test_a_given_client_that_is_closed_ends_the_call(world: World) -> None:

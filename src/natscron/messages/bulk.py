@@ -9,30 +9,31 @@ is fine. At most :data:`REPLACING` replacements run at once.
 
 What fails: a message that is wrong, or refused, has its error as its outcome, and the rest goes on. When the link is
 lost, what was under way ends as StorageUncertainError; the next message waits for the link, up to ``patience_s``, and
-if it does not come back its outcome says so and nothing more is taken: the call raises StorageUnavailableError after
-the last outcome. A message that a stream without a leader did not take is sent again for as long. Cancelled, or left
-early, it gives up what is under way: that was sent and may be stored; no task stays.
+if it does not come back its outcome says so and nothing more is taken. What a stream without a leader did not take is
+sent again, for as long. Then the iteration raises StorageUnavailableError after the last outcome; awaited, the result
+says ``stopped``. Cancelled, or left early, it gives up what is under way: that was sent and may be stored; no task
+stays.
 """
 
 import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
-from natscron.errors import NatscronError, StorageUnavailableError, ValidationError
+from natscron.errors import LimitExceededError, NatscronError, StorageUnavailableError, ValidationError
 from natscron.messages import headers as h
 from natscron.messages.changes import Written, put
-from natscron.messages.drafts import Draft, single_draft
+from natscron.messages.drafts import Draft, guard_lines, header_block, plain_block, single_draft
 from natscron.messages.link import Link
 from natscron.messages.records import At, Handle, Outcome
-from natscron.messages.subjects import Place, check_outside, next_revision, same_id
+from natscron.messages.subjects import Place, Revisions, check_outside, check_subject, same_id
 from natscron.messages.values import due_ms
 from natscron.wire.failures import NoRespondersError
 from natscron.wire.kv import is_wrong_sequence
-from natscron.wire.window import PublishWindow
+from natscron.wire.window import SMALL, PublishWindow
 
 if TYPE_CHECKING:
     from natscron.messages.scheduler import MessageScheduler
@@ -47,8 +48,6 @@ REPLACING: Final = 32
 _RETRY_S: Final = 0.1
 _BREATH: Final = 64
 """Messages between two looks at what else the loop has to do."""
-_ROOMY: Final = 8_192
-"""Bytes that a message has beside its body at most, unless it has headers of its own."""
 
 
 class BulkResult(msgspec.Struct, frozen=True):
@@ -59,30 +58,32 @@ class BulkResult(msgspec.Struct, frozen=True):
     failed: tuple[Outcome, ...]
     """Those that are not, or of which that is not known, each with its error."""
     stopped: bool = False
-    """Too many had failed, so the rest of the iterable was not looked at."""
-
-
-class _Sent(NamedTuple):
-    """What goes over the wire, and where it will stand."""
-
-    place: Place
-    subject: str
-    headers: dict[str, str]
+    """The rest of the iterable was not looked at: too many had failed, or NATS stayed away."""
 
 
 class _Flight:
     """A message that was taken and not handed out."""
 
-    __slots__ = ("again", "draft", "error", "future", "index", "item", "sent")
+    __slots__ = ("again", "block", "body", "due", "error", "future", "index", "item", "place", "subject")
 
     def __init__(self, index: int, item: Any) -> None:  # noqa: ANN401 - it may not be one
         self.index = index
         self.item = item
-        self.draft: Draft | None = None
-        self.sent: _Sent | None = None
+        self.due = 0
+        self.place: Place | None = None
+        self.subject = ""
+        self.block = b""
+        self.body = b""
         self.future: asyncio.Future[PubAck] | None = None
         self.again: asyncio.Task[Written] | None = None
         self.error: Exception | None = None
+
+    def draft(self) -> Draft:
+        """It, to be written by other means."""
+        item = self.item
+        return single_draft(
+            item.target, self.due, item.body, id=item.id, headers=item.headers, ttl=item.ttl, rollup=item.rollup
+        )
 
 
 class Bulk:
@@ -120,14 +121,28 @@ class Bulk:
         scheduled = 0
         failed: list[Outcome] = []
         async with contextlib.aclosing(run.outcomes()) as outcomes:
-            async for outcome in outcomes:
-                if outcome.error is None:
-                    scheduled += 1
-                    continue
-                failed.append(outcome)
-                if len(failed) >= self._max_failures:
-                    run.enough()
+            try:
+                async for outcome in outcomes:
+                    if outcome.error is None:
+                        scheduled += 1
+                        continue
+                    failed.append(outcome)
+                    if len(failed) >= self._max_failures:
+                        run.enough()
+            except StorageUnavailableError:
+                if run.gave_up is None:
+                    raise
         return BulkResult(scheduled, tuple(failed), run.stopped)
+
+
+def _message(item: object) -> At:
+    """A message that was given as a tuple. Raises ValidationError."""
+    if not isinstance(item, tuple):
+        raise ValidationError(f"not a message: {item!r:.80}: give At(target, when, body), or such a tuple")
+    try:
+        return At(*item)
+    except TypeError as error:
+        raise ValidationError(f"not a message: {item!r:.80}: {error}") from None
 
 
 class _Run:
@@ -159,7 +174,13 @@ class _Run:
         """The last replacement under way for a target and id: the next one waits for it."""
         self._window: PublishWindow
         self._limit = 0
+        self._revisions = Revisions()
+        self._guard = guard_lines(h.expect(link.stream))
+        self._away_since: float | None = None
+        """Since when nobody has taken a message."""
         self.stopped = False
+        self.gave_up: StorageUnavailableError | None = None
+        """NATS, or the stream's leader, stayed away too long."""
 
     def enough(self) -> None:
         """Take no more."""
@@ -194,6 +215,8 @@ class _Run:
                     self._changed.clear()
                     await self._changed.wait()
             feeder.result()
+            if self.gave_up is not None:
+                raise self.gave_up
         finally:
             remove()
             feeder.cancel()
@@ -237,53 +260,60 @@ class _Run:
         self._flying.append(flight)
         self._changed.set()
         if lost is not None:
-            raise lost
+            self._give_up(lost)
+
+    def _give_up(self, why: StorageUnavailableError) -> None:
+        self.gave_up, self.stopped = why, True
 
     def _prepare(self, flight: _Flight) -> None:
         """Make of it what will be sent. Raises ValidationError."""
         item = flight.item
         if type(item) is not At:
-            if not isinstance(item, tuple):
-                raise ValidationError(f"not a message: {item!r:.80}: give At(target, when, body), or such a tuple")
-            try:
-                item = At(*item)
-            except TypeError as error:
-                raise ValidationError(f"not a message: {item!r:.80}: {error}") from None
-            flight.item = item
+            item = flight.item = _message(item)
         link = self._link
-        check_outside(item.target, link.prefix)
         now_ms = link.clock.now_ms()
-        due = due_ms(item.when, now_ms, item.past)
-        draft = single_draft(
-            item.target, due, item.body, id=item.id, headers=item.headers, ttl=item.ttl, rollup=item.rollup
+        target, name = item.target, item.id
+        flight.due = due_ms(item.when, now_ms, item.past)
+        check_subject(target)
+        check_outside(target, link.prefix)
+        revision = self._revisions.next(now_ms)
+        guard = (
+            self._guard if name is None else guard_lines(h.expect(link.stream, 0, same_id(link.prefix, target, name)))
         )
-        if item.headers or len(draft.body) + _ROOMY > self._limit:
-            link.check_size(draft.headers, draft.body)
-        revision = next_revision(None, now_ms)
-        if item.id is None:
-            place = Place(link.prefix, item.target, revision, revision)
-            headers = draft.headers | h.expect(link.stream)
+        flight.place = place = Place(link.prefix, target, revision if name is None else name, revision)
+        flight.subject = place.subject
+        if item.headers is None and item.ttl is None and not item.rollup and type(item.body) is bytes:
+            flight.body, flight.block = item.body, plain_block(target, flight.due, guard)
         else:
-            subjects = same_id(link.prefix, item.target, item.id)
-            place = Place(link.prefix, item.target, item.id, revision)
-            headers = draft.headers | h.expect(link.stream, 0, subjects)
-        flight.draft, flight.sent = draft, _Sent(place, place.subject, headers)
+            draft = flight.draft()
+            flight.body, flight.block = draft.body, header_block(draft.headers, guard)
+        size = len(flight.body) + len(flight.block)
+        if size > self._limit:
+            raise LimitExceededError(f"the message has {size} bytes with its headers; the server takes {self._limit}")
 
     async def _send(self, flight: _Flight) -> None:
         """Send it, waiting for the link if it is down. Raises StorageUnavailableError if that stays away."""
-        draft, sent = flight.draft, flight.sent
-        if draft is None or sent is None:
-            return
-        if (draft.target, draft.id) in self._last:
-            self._replace_in_turn(flight, draft)
+        named = flight.item.id is not None
+        if named and (flight.item.target, flight.item.id) in self._last:
+            self._replace_in_turn(flight)
             return
         while flight.future is None:
             try:
-                flight.future = await self._window.publish(sent.subject, draft.body, sent.headers)
+                if len(flight.body) > SMALL:  # waits for room in the client's own buffer
+                    flight.future = await self._window.publish(flight.subject, flight.body, self._headers(flight))
+                else:
+                    flight.future = await self._window.publish_block(flight.subject, flight.block, flight.body)
             except StorageUnavailableError:
                 await self._wait_for_link()
-        if draft.id is not None:
+        if named:
             flight.future.add_done_callback(lambda _: self._again(flight))
+
+    def _headers(self, flight: _Flight) -> dict[str, str]:
+        """What its block says, for a message that goes the long way."""
+        link, item = self._link, flight.item
+        if item.id is None:
+            return flight.draft().headers | h.expect(link.stream)
+        return flight.draft().headers | h.expect(link.stream, 0, same_id(link.prefix, item.target, item.id))
 
     async def _wait_for_link(self) -> None:
         connection = await self._link.connection()
@@ -301,16 +331,16 @@ class _Run:
 
     def _again(self, flight: _Flight) -> None:
         """If its id was taken: begin to replace what is there."""
-        future, draft = flight.future, flight.draft
-        if flight.again is None and future is not None and draft is not None and not future.cancelled():
+        future = flight.future
+        if flight.again is None and future is not None and not future.cancelled():
             error = future.exception()
             if error is not None and is_wrong_sequence(error):
-                self._replace_in_turn(flight, draft)
+                self._replace_in_turn(flight)
 
-    def _replace_in_turn(self, flight: _Flight, draft: Draft) -> None:
+    def _replace_in_turn(self, flight: _Flight) -> None:
         """Replace what stands under the id, after those before it for the same id."""
-        key = (draft.target, draft.id or "")
-        task = asyncio.get_running_loop().create_task(self._replace(draft, self._last.get(key)))
+        key = (flight.item.target, flight.item.id)
+        task = asyncio.get_running_loop().create_task(self._replace(flight.draft(), self._last.get(key)))
         flight.again = self._last[key] = task
 
         def done(_: object) -> None:
@@ -333,19 +363,20 @@ class _Run:
         try:
             return await self._stored(flight)
         except NatscronError as error:
-            subject = flight.sent.subject if flight.sent is not None else ""
-            return Outcome(flight.index, flight.item, error=self._link.refused(error, subject))
+            return Outcome(flight.index, flight.item, error=self._link.refused(error, flight.subject))
 
     async def _stored(self, flight: _Flight) -> Outcome:
         """Wait for its acknowledgement, or for that of the replacement. Raises as these do."""
-        deadline = asyncio.get_running_loop().time() + self._patience_s
         pause_s = 0.0
-        while flight.future is not None and flight.sent is not None and flight.again is None:
+        while flight.future is not None and flight.place is not None and flight.again is None:
             try:
                 ack = await flight.future
-            except NoRespondersError:
+            except NoRespondersError as error:
                 # The stream has no leader (one is elected within 4 to 9 seconds): it is stored nowhere.
-                if asyncio.get_running_loop().time() >= deadline:
+                now = asyncio.get_running_loop().time()
+                self._away_since = self._away_since or now
+                if now - self._away_since >= self._patience_s:
+                    self._give_up(error)
                     raise
                 await asyncio.sleep(pause_s)  # the first time at once: the message before it may have waited already
                 pause_s = _RETRY_S
@@ -356,7 +387,8 @@ class _Run:
                 if flight.again is None:
                     raise
             else:
-                return Outcome(flight.index, flight.item, Handle(self._owner, flight.sent.place, ack.seq))
+                self._away_since = None
+                return Outcome(flight.index, flight.item, Handle(self._owner, flight.place, ack.seq))
         if flight.again is None:
             raise StorageUnavailableError("it was not sent")
         written = await flight.again

@@ -11,7 +11,15 @@ from natscron.messages.subjects import check_subject
 from natscron.messages.values import Body, Duration, body_of, headers_of, ttl_text
 from natscron.messages.versions import Needs
 
-__all__ = ["Draft", "recurring_draft", "sample_draft", "single_draft"]
+__all__ = [
+    "Draft",
+    "guard_lines",
+    "header_block",
+    "plain_block",
+    "recurring_draft",
+    "sample_draft",
+    "single_draft",
+]
 
 
 class Draft(NamedTuple):
@@ -102,3 +110,19 @@ def sample_draft(  # noqa: PLR0913 - what a message consists of
     draft.headers[h.SOURCE] = source
     draft.headers[h.EMPTY_SAMPLE] = source
     return draft
+
+
+def guard_lines(guard: Mapping[str, str]) -> str:
+    """Headers of ours as they go over the wire, for the two below."""
+    return "".join([f"{name}: {value}\r\n" for name, value in guard.items()])
+
+
+def header_block(headers: Mapping[str, str], guard: str) -> bytes:
+    """The whole block of a draft's headers, which were checked, and of the guard."""
+    return f"NATS/1.0\r\n{guard_lines(headers)}{guard}\r\n".encode()
+
+
+def plain_block(target: str, due: int, guard: str) -> bytes:
+    """The same for a single message with nothing but a target, which was checked, and a due time. Quick, for bulk."""
+    text = ms_to_text(due)
+    return (f"NATS/1.0\r\n{h.SCHEDULE}: @at {text}\r\n{h.TARGET}: {target}\r\n{h.DUE}: {text}\r\n{guard}\r\n").encode()

@@ -18,6 +18,7 @@ __all__ = [
     "MAX_ID",
     "MAX_SUBJECT",
     "Place",
+    "Revisions",
     "check_outside",
     "check_prefix",
     "check_subject",
@@ -33,6 +34,11 @@ MAX_ID: Final = 128
 
 _ODD: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\ufeff\ud800-\udfff]")
 _MEMO_LIMIT: Final = 10_000
+_DIGITS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS: Final = tuple(a + b for a in _DIGITS for b in _DIGITS)
+_TAIL: Final = "0000"
+"""The end of a ULID in which :class:`Revisions` counts; what is before it stays random, 60 bits of it."""
+_COUNTED: Final = (1 << 20) - 1
 _good: dict[str, None] = {}
 
 
@@ -113,6 +119,25 @@ def place_of(prefix: str, subject: str) -> Place | None:
         return Place(prefix, ".".join(target), read_token(token), revision)
     except ValueError:  # not our base 32: somebody else's subject
         return None
+
+
+class Revisions:
+    """Many revisions of ids that have none yet, cheaper than one by one: a ULID a millisecond, counted on."""
+
+    __slots__ = ("_count", "_head", "_ms")
+
+    def __init__(self) -> None:
+        self._ms = -1
+        self._head = ""
+        self._count = 0
+
+    def next(self, now_ms: int) -> str:
+        """One more. ``now_ms``: this host's clock."""
+        count = self._count = (self._count + 1) & _COUNTED
+        if now_ms != self._ms or not count:
+            self._ms = now_ms
+            self._head = ulid(now_ms)[: -len(_TAIL)]
+        return f"{self._head}{_PAIRS[count >> 10]}{_PAIRS[count & 1023]}"
 
 
 def next_revision(before: str | None, now_ms: int) -> str:

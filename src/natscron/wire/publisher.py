@@ -10,7 +10,7 @@ from typing import Final
 
 from natscron.errors import MalformedInputError
 
-__all__ = ["encode", "read_token", "safe_token"]
+__all__ = ["encode", "frame", "read_token", "safe_token"]
 
 _SAFE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _MARK: Final = "="
@@ -26,7 +26,11 @@ def encode(subject: str, headers: Iterable[tuple[str, str]], body: bytes, reply:
     text = "NATS/1.0\r\n" + "".join(lines) + "\r\n"
     if not (text.count("\r") == text.count("\n") == len(lines) + 2) or "\0" in text:
         raise MalformedInputError(f"a header of the message on {subject} holds a line break or NUL")
-    block = text.encode()
+    return frame(subject, text.encode(), body, reply)
+
+
+def frame(subject: str, block: bytes, body: bytes, reply: str) -> bytes:
+    """The same for a whole block of headers, ``NATS/1.0`` to the empty line. Nothing is checked: the caller has."""
     size = len(block)
     return b"".join((f"HPUB {subject} {reply} {size} {size + len(body)}\r\n".encode(), block, body, b"\r\n"))
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 from natscron.errors import StorageError, StorageUncertainError
 from natscron.wire.connection import Connection
 from natscron.wire.failures import Message
-from natscron.wire.publisher import encode
+from natscron.wire.publisher import encode, frame
 from natscron.wire.replies import PubAck, decode_ack
 
 if TYPE_CHECKING:
@@ -63,6 +63,34 @@ class PublishWindow:
         raises, with nothing sent: StorageUnavailableError while the link is down, LimitExceededError,
         MalformedInputError for a subject or header that would break the protocol.
         """
+        token, future = await self._admit(subject)
+        try:
+            if len(data) > SMALL:
+                await self._connection.publish(subject, data, headers=headers, reply=self._prefix + token)
+            else:
+                self._connection.enqueue(encode(subject, (headers or {}).items(), data, self._prefix + token))
+        except BaseException:
+            self._withdraw(token)
+            raise
+        self._sent(token)
+        return future
+
+    async def publish_block(self, subject: str, block: bytes, data: bytes) -> "asyncio.Future[PubAck]":
+        """As :meth:`publish`, for a caller who has checked the subject and has the headers as bytes (``frame``).
+
+        ``data``: at most :data:`SMALL` bytes. Raises StorageUnavailableError while the link is down.
+        """
+        token, future = await self._admit(subject)
+        try:
+            self._connection.enqueue(frame(subject, block, data, self._prefix + token))
+        except BaseException:
+            self._withdraw(token)
+            raise
+        self._sent(token)
+        return future
+
+    async def _admit(self, subject: str) -> "tuple[str, asyncio.Future[PubAck]]":
+        """A token and a future, as soon as there is room."""
         if not self._prefix:
             await self._open()
         while len(self._flying) >= self._size:
@@ -70,22 +98,19 @@ class PublishWindow:
             await self._room.wait()
         self._next += 1
         token = f"{self._next:x}"
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[PubAck] = loop.create_future()
+        future: asyncio.Future[PubAck] = asyncio.get_running_loop().create_future()
         self._flying[token] = (subject, future)
-        try:
-            if len(data) > SMALL:
-                await self._connection.publish(subject, data, headers=headers, reply=self._prefix + token)
-            else:
-                self._connection.enqueue(encode(subject, (headers or {}).items(), data, self._prefix + token))
-        except BaseException:
-            self._flying.pop(token, None)
-            self._room.set()
-            raise
+        return token, future
+
+    def _withdraw(self, token: str) -> None:
+        self._flying.pop(token, None)
+        self._room.set()
+
+    def _sent(self, token: str) -> None:
+        loop = asyncio.get_running_loop()
         self._deadlines.append((loop.time() + self._timeout_s, token))
         if self._timer is None:
             self._timer = loop.call_later(self._timeout_s, self._expire)
-        return future
 
     async def settle(self) -> None:
         """Wait until nothing is in flight; at most the time-out."""
