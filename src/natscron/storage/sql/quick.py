@@ -5,14 +5,16 @@ and a turn of the loop: most of what a small transaction takes. Here a cursor do
 rides on the first statement of its transaction. What SQLAlchemy asks of a cursor is all that it offers.
 """
 
-import asyncio  # noqa: TC003 - one import block reads better than two
+import asyncio
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import aiosqlite
 
 __all__ = ["QuickConnection"]
+
+_ENDING_S: Final = 2.0
 
 
 class QuickConnection(aiosqlite.Connection):
@@ -20,6 +22,7 @@ class QuickConnection(aiosqlite.Connection):
 
     begin: str | None = None
     _opened: sqlite3.Connection | None = None
+    _ending: "asyncio.Future[Any] | None" = None
 
     @classmethod
     async def open(cls, path: str, **options: Any) -> "QuickConnection":  # noqa: ANN401 - those of sqlite3
@@ -32,13 +35,20 @@ class QuickConnection(aiosqlite.Connection):
         connection = cls(connect, iter_chunk_size=64)
         # As SQLAlchemy has it: a process that ends does not wait for it.
         connection._thread.daemon = True
-        await connection
+        try:
+            await connection
+        except BaseException:
+            # aiosqlite has told the thread to end; the loop must not be closed before that is done.
+            if connection._ending is not None:
+                await asyncio.wait([connection._ending], timeout=_ENDING_S)
+            raise
         return connection
 
     def stop(self) -> "asyncio.Future[Any] | None":
         """End the thread, and what it opened: also where whoever asked for it was cancelled before it was there."""
         self._tx.put_nowait((None, self._close_opened))
-        return super().stop()
+        self._ending = super().stop()
+        return self._ending
 
     def _close_opened(self) -> None:
         if self._opened is not None:
