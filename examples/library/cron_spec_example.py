@@ -23,7 +23,8 @@ MONTHLY = CronSpec(minute="0", hour="0", day_of_month="1")
 @scheduler.job("every-second", CronSpec(second="*"))
 def tick(event: JobEvent) -> None:
     """Run in a thread: a handler need not be async."""
-    print(f"{event.id} runs for {event.scheduled_at:%H:%M:%S}")
+    # In one piece: the program prints at the same time.
+    print(f"{event.id} runs for {event.scheduled_at:%H:%M:%S}\n", end="")
 
 
 def main(seconds: float | None) -> None:
@@ -34,7 +35,7 @@ def main(seconds: float | None) -> None:
         scheduler.add_job(name, schedule)
     for job in scheduler.list_jobs():
         assert job.schedule is not None  # noqa: S101 - it was given one above
-        print(f"{job.id}: {job.schedule.cron}, next run {job.next_run}")
+        print(f"{job.id}: {job.schedule.cron}, next run {job.next_run}\n", end="")
     if seconds is not None:
         end = threading.Timer(seconds, signal.raise_signal, [signal.SIGINT])
         end.daemon = True
