@@ -9,7 +9,7 @@ number. Its row has revision 0 and is *adopted*, given a number, by whoever come
 write. Its stamp is the insert's time and the adoption's number. Rows that the Go library writes come in the same way.
 
 A row that such a transaction still holds cannot be seen, and a write to its id would wait for it with the counter in
-hand. So writes wait for a row a moment only (:data:`ROW_WAIT_MS`); a batch that had to is done again write by write,
+hand. So writes wait for a row 250 ms at the most; a batch that had to is done again write by write,
 and the one that met it fails with StorageUnavailableError. On SQLite there is one writer, and that transaction is it:
 there everybody waits, up to ``busy_timeout``.
 """
@@ -42,14 +42,13 @@ from natscron.storage.sql.rows import (
     job_values,
 )
 from natscron.storage.sql.schema import calendars, jobs, removed
-from natscron.storage.sql.signals import Signals, Topic
+from natscron.storage.sql.signals import CHANNEL, Signals, Topic
 from natscron.storage.sql.writes import Kind, Plan, Write, plan
 
 __all__ = ["SqlJobs", "has_strangers"]
 
 log = logging.getLogger("natscron.storage")
 
-ROW_WAIT_MS: Final[Ms] = 250
 _BATCH: Final = 256
 _ADOPT: Final = 1_000
 """Rows adopted in one transaction."""
@@ -59,7 +58,13 @@ _SWEEPS: Final = 100
 _RACES: Final = 3
 """How often a batch is decided anew because somebody else inserted a row of it meanwhile."""
 _TABLES: Final = {Kind.JOB: (jobs, jobs.c.id), Kind.CALENDAR: (calendars, calendars.c.name)}
-_ROW_WAIT: Final = text(f"SELECT set_config('lock_timeout', '{ROW_WAIT_MS}ms', true)")
+_NOW_AND_WAIT: Final = text(
+    "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, set_config('lock_timeout', '250ms', true)"
+)
+_SET_AND_NOTIFY: Final = text(
+    f"UPDATE scheduler_meta SET number = :value WHERE name = '{numbers.JOBS}'"  # noqa: S608 - own names
+    f" RETURNING pg_notify('{CHANNEL}', '{Topic.JOBS.value}')"
+)
 
 
 class SqlJobs:
@@ -132,8 +137,6 @@ class SqlJobs:
         async def work(connection: AsyncConnection) -> tuple[int, int]:
             number = await numbers.hold(connection, numbers.JOBS)
             found = await self._adopt(connection, number, jobs.c.revision == 0)
-            if found:
-                await self._signals.notify(connection, Topic.JOBS)
             return number + found, found
 
         total, found = 0, _ADOPT
@@ -205,14 +208,13 @@ class SqlJobs:
     async def _write_together(self, writes: Sequence[Write]) -> list[int | Exception]:
         async def work(connection: AsyncConnection) -> list[int | Exception]:
             number = await numbers.hold(connection, numbers.JOBS)
-            if self._database.name == "postgresql":
-                await connection.execute(_ROW_WAIT)
+            now = await self._now(connection)
             try:
                 there = await self._there(connection, writes)
                 if 0 in there.values():
                     number += await self._adopt(connection, number, _those(Kind.JOB, writes) & (jobs.c.revision == 0))
                     there = await self._there(connection, writes)
-                planned = plan(writes, there, number, await self._database.now_ms(connection))
+                planned = plan(writes, there, number, now)
                 await self._carry_out(connection, planned)
             except DBAPIError as error:
                 if is_lock_timeout(error):
@@ -232,6 +234,12 @@ class SqlJobs:
                 # The driver could not make anything of a value; nothing was sent.
                 raise StorageUnavailableError(f"{self._database.where}: {type(error).__name__}") from error
         raise failure
+
+    async def _now(self, connection: AsyncConnection) -> Ms:
+        """The database's time; from here on a row that somebody holds is waited for a moment only."""
+        if self._database.name == "postgresql":
+            return int((await connection.execute(_NOW_AND_WAIT)).one()[0])
+        return await self._database.now_ms(connection)
 
     async def _there(self, connection: AsyncConnection, writes: Sequence[Write]) -> Mapping[tuple[Kind, str], int]:
         found: dict[tuple[Kind, str], int] = {}
@@ -261,8 +269,14 @@ class SqlJobs:
         if planned.removed:
             await connection.execute(insert(removed), planned.removed)
         if any(isinstance(outcome, int) for outcome in planned.outcomes):
-            await numbers.set_number(connection, numbers.JOBS, planned.number)
-            await self._signals.notify(connection, Topic.JOBS)
+            await self._set_number(connection, planned.number)
+
+    async def _set_number(self, connection: AsyncConnection, number: int) -> None:
+        """Set the counter and tell other processes."""
+        if self._database.name == "postgresql":
+            await connection.execute(_SET_AND_NOTIFY, {"value": number})
+        else:
+            await numbers.set_number(connection, numbers.JOBS, number)
 
     async def _adopt(self, connection: AsyncConnection, number: int, which: ColumnElement[bool]) -> int:
         """How many of these rows were given a number; the caller holds the counter."""
@@ -276,7 +290,7 @@ class SqlJobs:
             for i, row in enumerate(strangers, 1)
         ]
         await _update(connection, jobs, jobs.c.id, adopted)
-        await numbers.set_number(connection, numbers.JOBS, number + len(adopted))
+        await self._set_number(connection, number + len(adopted))
         return len(adopted)
 
 

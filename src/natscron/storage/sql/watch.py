@@ -25,6 +25,7 @@ log = logging.getLogger("natscron.storage")
 
 RETRY_MAX_S: Final = 5.0
 _RETRY_S: Final = 0.1
+_PAUSE_S: Final = 0.005
 
 Sink = TypeVar("Sink")
 
@@ -121,6 +122,8 @@ class Follower(Generic[Sink]):
                 if self._watches:
                     await self.look(list(self._watches))
                 delay = _RETRY_S
+                # Where much is written, one look for several writes.
+                await asyncio.sleep(_PAUSE_S)
             except Exception as error:
                 level = logging.WARNING if isinstance(error, StorageError) else logging.ERROR
                 log.log(

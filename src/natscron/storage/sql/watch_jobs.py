@@ -10,16 +10,16 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import LargeBinary, bindparam, cast, literal, null, select
+from sqlalchemy import LargeBinary, bindparam, cast, func, literal, null, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.model import Calendar, Job
 from natscron.storage.protocol import JobSink
 from natscron.storage.sql import numbers
 from natscron.storage.sql.database import Database
-from natscron.storage.sql.jobs import SqlJobs, has_strangers
+from natscron.storage.sql.jobs import SqlJobs
 from natscron.storage.sql.rows import CALENDAR_COLUMNS, GO_COLUMNS, JOB_COLUMNS, calendar_of, job_of
-from natscron.storage.sql.schema import calendars, jobs, removed
+from natscron.storage.sql.schema import calendars, jobs, meta, removed
 from natscron.storage.sql.signals import Signals, Topic
 from natscron.storage.sql.watch import Follower, SqlWatch
 from natscron.storage.sql.writes import Kind
@@ -37,6 +37,9 @@ _LOOK_S: Final = 600.0
 JobWatch = SqlWatch[JobSink]
 
 
+_ANY_STRANGER: Final = select(jobs.c.id).where(jobs.c.revision == 0).limit(1).subquery()
+
+
 class JobFollower(Follower[JobSink]):
     """Looks for all job watches."""
 
@@ -50,14 +53,13 @@ class JobFollower(Follower[JobSink]):
         """Read what is new and hand it over. Raises StorageError."""
         for _ in range(_ROUNDS):
             async with self.database.reading(_LOOK_S) as connection:
-                if not await has_strangers(connection):
-                    await self._look(connection, watches)
+                found: dict[str, int] = {row[0]: row[1] for row in await connection.execute(_COUNTERS)}
+                if not found[_STRANGERS]:
+                    await self._look(connection, watches, found[numbers.JOBS], found[numbers.SWEPT])
                     return
             await self._store.adopt()
 
-    async def _look(self, connection: AsyncConnection, watches: Sequence[JobWatch]) -> None:
-        number = await numbers.read(connection, numbers.JOBS)
-        swept = await numbers.read(connection, numbers.SWEPT)
+    async def _look(self, connection: AsyncConnection, watches: Sequence[JobWatch], number: int, swept: int) -> None:
         turns = {watch: watch.turn for watch in watches}
         live = [watch for watch in watches if watch.at is not None and swept <= watch.at <= number]
         behind = [watch for watch in live if watch.at != number]
@@ -131,6 +133,15 @@ class _Named:
 
 
 _GONE: Final = "-"
+_STRANGERS: Final = "strangers"
+_COUNTERS: Final = (
+    select(meta.c.name, meta.c.number)
+    .where(meta.c.name.in_([numbers.JOBS, numbers.SWEPT]))
+    .union_all(
+        # Any at all: there may be many, and one is enough to know.
+        select(literal(_STRANGERS), select(func.count()).select_from(_ANY_STRANGER).scalar_subquery())
+    )
+)
 _CHANGES: Final = (
     select(literal(Kind.JOB.value).label("kind"), *JOB_COLUMNS)
     .where(jobs.c.revision > bindparam("after"), jobs.c.revision <= bindparam("upto"))
