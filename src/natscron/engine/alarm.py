@@ -48,17 +48,21 @@ class Alarm:
             delay = max(delay - slack, 0.0)
         else:
             slack = 0.0
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(delay, self._event.set)
+        due = asyncio.Event()
+        timer = asyncio.get_running_loop().call_later(delay, self._expire, due)
         self.wake_ms = at_ms
         try:
             await self._event.wait()
-            if slack and timer.when() <= loop.time():
+            if slack and due.is_set():
                 await self._loop_until(at_ms, slack)
         finally:
             timer.cancel()
             self.wake_ms = None
             self._event.clear()
+
+    def _expire(self, due: asyncio.Event) -> None:
+        due.set()
+        self._event.set()
 
     def _looping_s(self) -> float:
         """How long may be spent in looping by now."""
