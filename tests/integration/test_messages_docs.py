@@ -18,8 +18,9 @@ import pytest
 from nats.aio.client import Client
 
 from natscron.cli.main import cli, run
-from natscron.messages import MessageScheduler, StreamReport, headers
+from natscron.messages import MessageScheduler, StreamReport
 from natscron.testing.nats import NatsServer
+from natscron.wire import scheduleheaders as headers
 
 pytestmark = pytest.mark.anyio
 

@@ -5,10 +5,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from natscron.errors import InvalidCronExpressionError, InvalidIntervalError
-from natscron.messages.expression import Timing, cron_timing, every_timing, server_rules
-from natscron.messages.servercron import ServerCron, parse_server_cron
 from natscron.model import ScheduleSpec
 from natscron.schedule.compile import compile_schedule
+from natscron.schedule.servercron import ServerCron, parse_server_cron
+from natscron.schedule.serverwords import Timing, cron_timing, every_timing, server_rules
 from natscron.schedule.zones import zone_named
 
 NOW = 1_800_000_000  # 2027-01-15T08:00:00Z

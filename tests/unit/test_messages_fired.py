@@ -5,9 +5,9 @@ import datetime as dt
 import pytest
 
 from natscron.messages.fired import delivered, due_from_schedule, read_fired, recurring_due, stale_from
-from natscron.messages.headers import generated_headers, own_headers
 from natscron.messages.reading import next_fire_ms, scheduled_of
 from natscron.wire.reading import Entry
+from natscron.wire.scheduleheaders import generated_headers, own_headers
 
 R1, R2, R3, R4 = (f"01M8G35TRZZGBWHNT0G07X859{last}" for last in "1234")
 NOW = 1_800_000_000_000  # 2027-01-15T08:00:00Z

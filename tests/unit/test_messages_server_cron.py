@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natscron.errors import InvalidCronExpressionError
-from natscron.messages.servercron import parse_server_cron
+from natscron.schedule.servercron import parse_server_cron
 from natscron.schedule.zones import zone_named
 
 ANSWERS = json.loads((Path(__file__).parents[1] / "support" / "server_cron.json").read_text())

@@ -14,7 +14,7 @@ from natscron.messages.streamcheck import (
     overlaps,
     report,
 )
-from natscron.messages.versions import Needs, ServerLevel, level_of, require
+from natscron.wire.levels import Needs, ServerLevel, level_of, require
 
 GOOD: dict[str, Any] = {
     "name": "ORDERS",

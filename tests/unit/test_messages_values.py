@@ -12,9 +12,9 @@ from natscron.errors import (
 )
 from natscron.ids import is_ulid
 from natscron.messages.drafts import recurring_draft, sample_draft, single_draft
-from natscron.messages.expression import Timing
 from natscron.messages.subjects import Place, check_prefix, check_subject, next_revision, place_of, same_id
 from natscron.messages.values import Duration, When, body_of, due_ms, duration_ns, headers_of, ttl_text
+from natscron.schedule.serverwords import Timing
 
 NOW = 1_800_000_000_000  # 2027-01-15T08:00:00Z
 UTC = dt.UTC

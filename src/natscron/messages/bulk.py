@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import msgspec
 
 from natscron.errors import LimitExceededError, NatscronError, StorageUnavailableError, ValidationError
-from natscron.messages import headers as h
 from natscron.messages.changes import Written, put
 from natscron.messages.drafts import Draft, guard_lines, header_block, plain_block, single_draft
 from natscron.messages.link import Link
 from natscron.messages.records import At, Handle, Outcome
 from natscron.messages.subjects import Place, Revisions, check_outside, check_subject, same_id
 from natscron.messages.values import due_ms
+from natscron.wire import scheduleheaders as h
 from natscron.wire.failures import NoRespondersError
 from natscron.wire.kv import is_wrong_sequence
 from natscron.wire.window import SMALL, PublishWindow

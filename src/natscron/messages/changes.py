@@ -12,13 +12,13 @@ from typing import Final, NamedTuple
 
 from natscron.codec.times import ms_to_text
 from natscron.errors import StorageError, StorageUnavailableError
-from natscron.messages import headers as h
 from natscron.messages.drafts import Draft
 from natscron.messages.link import Link
 from natscron.messages.reading import due_of
 from natscron.messages.records import Publication
 from natscron.messages.subjects import Place, check_outside, check_subject, next_revision, place_of, same_id
 from natscron.messages.values import body_of, headers_of, ttl_text
+from natscron.wire import scheduleheaders as h
 from natscron.wire.kv import is_wrong_sequence, purge
 from natscron.wire.reading import Entry
 from natscron.wire.replies import PubAck

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from natscron.codec.times import ms_to_text
 from natscron.errors import ValidationError
-from natscron.messages import headers as h
-from natscron.messages.expression import Timing
 from natscron.messages.subjects import check_subject
 from natscron.messages.values import Body, Duration, body_of, headers_of, ttl_text
-from natscron.messages.versions import Needs
+from natscron.schedule.serverwords import Timing
+from natscron.wire import scheduleheaders as h
+from natscron.wire.levels import Needs
 
 __all__ = [
     "Draft",

@@ -14,11 +14,11 @@ import msgspec
 from natscron.codec.times import text_to_ms
 from natscron.errors import InvalidScheduleTimeError, ValidationError
 from natscron.ids import is_ulid
-from natscron.messages import headers as h
-from natscron.messages.expression import server_rules
 from natscron.messages.reading import instant_or_none, timing_of
-from natscron.messages.servercron import ServerCron
 from natscron.messages.subjects import place_of
+from natscron.schedule.servercron import ServerCron
+from natscron.schedule.serverwords import server_rules
+from natscron.wire import scheduleheaders as h
 from natscron.wire.failures import Message
 from natscron.wire.kv import parse_time_ns
 from natscron.wire.reading import Entry

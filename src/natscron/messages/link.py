@@ -16,10 +16,10 @@ from natscron.clock import Clock
 from natscron.errors import ConfigError, LimitExceededError, StorageNotInitializedError
 from natscron.messages.refusals import refusal
 from natscron.messages.streamcheck import config_problems, config_warnings
-from natscron.messages.versions import Needs, ServerLevel, level_of, require
 from natscron.wire.connection import Connection
 from natscron.wire.failures import ApiError, NoRespondersError
 from natscron.wire.kv import get_last
+from natscron.wire.levels import Needs, ServerLevel, level_of, require
 from natscron.wire.options import ConnectOptions
 from natscron.wire.reading import Entry
 from natscron.wire.replies import PubAck

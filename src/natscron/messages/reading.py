@@ -6,14 +6,14 @@ from typing import Final
 
 from natscron.codec.times import text_to_ms
 from natscron.errors import InvalidScheduleTimeError
-from natscron.messages import headers as h
-from natscron.messages.expression import server_rules
 from natscron.messages.link import Link
 from natscron.messages.records import Kind, Scheduled
-from natscron.messages.servercron import ServerCron
 from natscron.messages.streamcheck import overlaps
 from natscron.messages.subjects import place_of
 from natscron.schedule.base import MAX_MS, instant_of
+from natscron.schedule.servercron import ServerCron
+from natscron.schedule.serverwords import server_rules
+from natscron.wire import scheduleheaders as h
 from natscron.wire.reading import Entry
 from natscron.wire.stored import stored_messages
 

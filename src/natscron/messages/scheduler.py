@@ -11,7 +11,6 @@ from natscron.errors import ConfigError, InvalidScheduleError, ValidationError
 from natscron.messages import changes, streamsetup, worker
 from natscron.messages.bulk import Bulk, Items
 from natscron.messages.drafts import Draft, recurring_draft, sample_draft, single_draft
-from natscron.messages.expression import Timing, cron_timing, every_timing
 from natscron.messages.fired import Fired
 from natscron.messages.link import Link
 from natscron.messages.reading import list_scheduled, scheduled_of
@@ -19,6 +18,7 @@ from natscron.messages.records import Handle, Publication, Scheduled
 from natscron.messages.streamcheck import StreamReport
 from natscron.messages.subjects import check_prefix, check_subject, same_id
 from natscron.messages.values import Body, Duration, Past, When, due_ms, duration_ns, ttl_text
+from natscron.schedule.serverwords import Timing, cron_timing, every_timing
 from natscron.wire.failures import Message
 
 __all__ = ["MessageScheduler"]

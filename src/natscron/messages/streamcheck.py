@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from natscron.durations import format_duration
-from natscron.messages.versions import Needs, level_of
+from natscron.wire.levels import Needs, level_of
 
 __all__ = ["StreamReport", "config_problems", "config_warnings", "consumer_findings", "covers", "overlaps", "report"]
 

@@ -12,9 +12,9 @@ from natscron.errors import ConfigError, StorageError
 from natscron.messages.link import Link
 from natscron.messages.streamcheck import StreamReport, config_problems, covers, report
 from natscron.messages.subjects import check_subject
-from natscron.messages.versions import Needs, ServerLevel, require
 from natscron.wire.connection import Connection
 from natscron.wire.failures import ApiError
+from natscron.wire.levels import Needs, ServerLevel, require
 from natscron.wire.streams import ensure_stream, pick_replicas
 
 __all__ = ["check", "ensure"]

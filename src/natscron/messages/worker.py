@@ -10,7 +10,6 @@ from typing import Final
 import msgspec
 
 from natscron.codec.times import ms_to_text
-from natscron.messages import headers as h
 from natscron.messages.changes import Written, put
 from natscron.messages.drafts import single_draft
 from natscron.messages.fired import Fired, delivered, due_from_schedule, read_fired, stale_from
@@ -19,6 +18,7 @@ from natscron.messages.reading import instant_or_none
 from natscron.messages.subjects import same_id
 from natscron.messages.values import Duration, due_ms, duration_ns
 from natscron.schedule.base import ms_of
+from natscron.wire import scheduleheaders as h
 from natscron.wire.failures import Message
 
 __all__ = ["acknowledge", "receive", "retry_later"]

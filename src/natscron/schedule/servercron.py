@@ -3,7 +3,7 @@
 The server walks from field to field, in wall-clock steps for months and days and in absolute ones for hours, minutes
 and seconds, and gives up after five years. Around clock changes this walk does things that nobody would ask for: it may
 skip a day, or fire on one that does not match. They are followed here step by step, because this module answers
-two questions: does the server's text mean what our schedule means (:mod:`~natscron.messages.expression`), and when
+two questions: does the server's text mean what our schedule means (:mod:`~natscron.schedule.serverwords`), and when
 does a schedule that stands in the stream fire. Pure: no clock, no I/O; instants are whole seconds since 1970 UTC.
 """
 

@@ -20,13 +20,13 @@ from natscron.errors import (
     InvalidScheduleError,
     ValidationError,
 )
-from natscron.messages.servercron import ServerCron, parse_server_cron
 from natscron.model import ScheduleSpec
 from natscron.schedule.base import instant_of
 from natscron.schedule.compile import compile_schedule
 from natscron.schedule.cron import CronSchedule, ZonedCronSchedule
 from natscron.schedule.pattern import Pattern
 from natscron.schedule.plain import HASHED, UTC_NAMES
+from natscron.schedule.servercron import ServerCron, parse_server_cron
 from natscron.schedule.zones import Zone, generation, zone_named
 
 __all__ = ["MAX_INTERVAL_NS", "Timing", "cron_timing", "every_timing", "server_rules"]
