@@ -1,5 +1,6 @@
 """A client of a memory cluster whose calls about the run queue fail, or are answered too late to be heard."""
 
+import asyncio
 import random
 from collections.abc import Mapping, Sequence
 
@@ -22,6 +23,8 @@ class FickleStorage(FaultyStorage):
         self.refuse: dict[str, float] = {}
         self.lose: dict[str, float] = {}
         self.next: dict[str, list[Exception]] = {}
+        self.hangs = False
+        """Announcements are left without an answer."""
 
     def _before(self, name: str) -> None:
         planned = self.next.get(name, [])
@@ -60,6 +63,8 @@ class FickleStorage(FaultyStorage):
     async def beat(self, worker: WorkerInfo) -> Mapping[tuple[str, int], str]:
         """As the base class, if nothing goes wrong."""
         self._before("beat")
+        if self.hangs:
+            await asyncio.Event().wait()
         owned = await super().beat(worker)
         self._after("beat")
         return owned

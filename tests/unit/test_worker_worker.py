@@ -153,6 +153,28 @@ def test_the_store_away_for_longer_ends_handlers_and_none_of_their_runs_stays_op
     play(story)
 
 
+@pytest.mark.parametrize("lease_ms", [1_000, 8_000, 60_000])
+def test_a_handler_is_cancelled_before_its_run_can_be_given_to_anybody_else(lease_ms: Ms) -> None:
+    """However long the store leaves the announcements without an answer."""
+
+    async def story() -> None:
+        spy = Spy(lasts_s=300)
+        shop = Shop(spy, lease_ms=lease_ms)
+        await shop.worker.start()
+        shop.queue("r")
+        await asyncio.sleep(lease_ms / 1000 * 1.4)
+        shop.store.hangs = True
+        cut_off_s = shop.clock.trust_s()
+        while not spy.cancelled:
+            assert not shop.cluster.queue.lost(10), "its run may be given to another, and its handler goes on"
+            await asyncio.sleep(lease_ms / 100_000)
+        assert shop.clock.trust_s() - cut_off_s > lease_ms / 1000 * 5 / 6 - 0.1, "too early"
+        shop.store.hangs = False
+        await shop.worker.stop(0)
+
+    play(story)
+
+
 def test_what_was_taken_over_meanwhile_is_ended_here_and_nothing_is_stored_of_it() -> None:
     async def story() -> None:
         spy = Spy(lasts_s=30)
@@ -307,12 +329,12 @@ def test_a_suspended_worker_finds_its_runs_taken_over_when_it_wakes() -> None:
     play(story)
 
 
-def a_reaper(shop: Shop, *, may: bool = True) -> "asyncio.Task[None]":
+def a_reaper(shop: Shop, *, leads: bool = True) -> "asyncio.Task[None]":
     reaper = Reaper(
         shop.store,
         shop.clock,
         every_s=1,
-        may=lambda: may,
+        leads=lambda: leads,
         find_job=shop.jobs.get,
         ended=shop.ended,
     )
@@ -343,18 +365,31 @@ def test_the_runs_of_a_dead_worker_are_taken_over_after_its_lease_however_many()
     play(story)
 
 
-def test_only_who_may_takes_runs_over_and_two_at_once_do_no_harm() -> None:
+def test_everybody_takes_runs_over_and_several_at_once_do_no_harm() -> None:
+    """The dead worker may have led as well, and nobody else leads yet."""
+
     async def story() -> None:
         shop = Shop(Spy())
         await dead_worker(shop, 20)
-        idle = a_reaper(shop, may=False)
-        await asyncio.sleep(10)
-        assert shop.records() == []
-        two = [a_reaper(shop), a_reaper(shop)]
-        await asyncio.sleep(10)
+        reapers = [a_reaper(shop, leads=False) for _ in range(3)]
+        await asyncio.sleep(3.5)
         assert len(shop.records()) == len(shop.told) == 20
-        for task in (idle, *two):
+        for task in reapers:
             task.cancel()
+
+    play(story)
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_who_leads_shows_which_runs_wait_for_a_handler(*, leads: bool) -> None:
+    async def story() -> None:
+        shop = Shop(Spy())
+        shop.queue("r", handler="elsewhere")
+        reaper = a_reaper(shop, leads=leads)
+        await asyncio.sleep(2.5)
+        [run] = await shop.store.list_runs(RunQuery())
+        assert run.reason == (Reason.NO_HANDLER if leads else None)
+        reaper.cancel()
 
     play(story)
 

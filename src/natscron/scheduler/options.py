@@ -45,7 +45,7 @@ class SchedulerOptions(msgspec.Struct, frozen=True, kw_only=True):
         plan: bool = True,
         concurrency: int = 100,
         lease: Duration | None = None,
-        worker_lease: Duration = "10s",
+        worker_lease: Duration = "8s",
         grace: Duration = "10s",
         stop_timeout: Duration = "30s",
         strict: bool = False,

@@ -29,7 +29,7 @@ from natscron.scheduler.runs import Runs
 from natscron.scheduler.target import HandlerTarget
 from natscron.storage.protocol import Watch  # noqa: TC001 - one import block reads better than two
 from natscron.storage.queue import QueueStorage
-from natscron.worker.options import WorkerOptions
+from natscron.worker.options import SIGNS, WorkerOptions
 from natscron.worker.reaper import Reaper
 from natscron.worker.registry import Registry
 from natscron.worker.worker import Hooks, Worker
@@ -88,8 +88,8 @@ class Parts:
         self._reaper = Reaper(
             storage,
             clock,
-            every_s=options.worker_lease_ms / 3_000,
-            may=lambda: self.engine.is_leader,
+            every_s=options.worker_lease_ms / 1_000 / SIGNS,
+            leads=lambda: self.engine.is_leader,
             find_job=self._find_job,
             ended=self._ended,
         )

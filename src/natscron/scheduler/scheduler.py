@@ -28,9 +28,10 @@ class Scheduler(Life):
     ``worker`` False: this process runs nothing; ``plan`` False: it never leads. ``name``: the same in all processes of
     one scheduler. ``instance``: this process, for people (default host and pid). ``concurrency``: handlers at once
     here. ``lease``: how long a leader may be silent (default 10 s where other processes share the storage).
-    ``worker_lease``: the same for workers, after which their runs are taken over. ``grace``: slots younger than this
-    always run. ``stop_timeout``: how long a stop lets handlers go on. ``strict``: a job asked for before the start that
-    cannot be stored makes the start fail. Raises ConfigError for an option that cannot work.
+    ``worker_lease``: the same for workers (default 8 s), whose runs are taken over at the latest a sixth of it later.
+    ``grace``: slots younger than this always run. ``stop_timeout``: how long a stop lets handlers go on. ``strict``: a
+    job asked for before the start that cannot be stored makes the start fail. Raises ConfigError for an option that
+    cannot work.
     """
 
     # Jobs.

@@ -58,7 +58,7 @@ class Scheduler(Life):
         instance: str | None = None,
         concurrency: int = 100,
         lease: Duration | None = None,
-        worker_lease: Duration = "10s",
+        worker_lease: Duration = "8s",
         grace: Duration = "10s",
         stop_timeout: Duration = "30s",
         strict: bool = False,

@@ -1,9 +1,9 @@
 """Takes the runs of dead workers up, and shows which runs no live worker has a handler for.
 
-One process at a time does it, the leader; two at once do no harm, because each ending names the worker that it ends a
-try for, and only the first of two is stored. It looks every third of the lease that workers have, so a run is taken
-over at the latest one lease and a third after its worker's last sign of life. The store away: the next look finds the
-same.
+Every process takes runs up, so that none waits for a new leader when the dead worker led as well; several at once do no
+harm, because each ending names the worker that it ends a try for, and only the first of them is stored. The leader
+shows what nobody has a handler for. They look every sixth of the lease that workers have, so a run is taken over at the
+latest a lease and a sixth after its worker's last sign of life. The store away: the next look finds the same.
 """
 
 import asyncio
@@ -34,14 +34,14 @@ class Reaper:
         clock: Clock,
         *,
         every_s: float,
-        may: Callable[[], bool],
+        leads: Callable[[], bool],
         find_job: Callable[[str], Job | None],
         ended: Callable[[Job | None, Claim, Ending], None],
     ) -> None:
         self._store = storage
         self._clock = clock
         self._every_s = every_s
-        self._may = may
+        self._leads = leads
         self._find_job = find_job
         self._ended = ended
         self._unhandled = 0
@@ -50,12 +50,11 @@ class Reaper:
         """Look, for ever."""
         while True:
             await asyncio.sleep(self._every_s)
-            if not self._may():
-                continue
             try:
                 while await self._reap():
                     pass
-                await self._mark()
+                if self._leads():
+                    await self._mark()
             except (NatscronError, TimeoutError) as error:
                 log.warning("lost runs cannot be looked for now", extra={"error": str(error)})
 

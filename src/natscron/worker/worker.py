@@ -1,7 +1,7 @@
 """Takes runs from the run queue and has their handlers run.
 
 Who is authoritative: the store. A try is this worker's from the claim until its ending is stored, as long as the worker
-is alive in the store's eyes: it announces itself every third of its lease, and sooner after a failure. Whoever finds it
+is alive in the store's eyes: it announces itself every sixth of its lease, and sooner after a failure. Whoever finds it
 silent for a whole lease ends its tries in its name; what it reports of them afterwards is refused.
 
 States of a try here: *going* (a task runs the handler), *ending* (over, its ending not stored yet), gone. Three tasks:
@@ -9,8 +9,9 @@ States of a try here: *going* (a task runs the handler), *ending* (over, its end
 (:mod:`natscron.worker.outbox`); *beat* announces the worker and cancels what is to be cancelled.
 
 Failures. The store away: no claims, handlers go on, endings are kept (at most twice the concurrency, past which nothing
-more is claimed even if it could be). Not heard from the store for a whole lease: the handlers are cancelled, for
-somebody else may have been given their runs; a handler in a thread cannot be, and is said so in the log. Their endings
+more is claimed even if it could be). Not heard from the store for a whole lease: the handlers are cancelled at that
+instant, for from then on somebody else may be given their runs; a handler in a thread cannot be, and is said so in the
+log. Their endings
 are handed over all the same: nobody else may have been there to take the runs. A claim whose answer was lost: the runs
 are this worker's and nobody runs them; an announcement names them, and they are given back. A handler that ends the
 process: the lease runs out, and another worker gets the run as a further attempt.
@@ -36,7 +37,7 @@ from natscron.storage.queue import QueueStorage
 from natscron.worker.calls import CURRENT, Call, Called, call
 from natscron.worker.endings import completed, failed, interrupted, removed
 from natscron.worker.event import JobEvent
-from natscron.worker.options import WorkerOptions
+from natscron.worker.options import SIGNS, WorkerOptions
 from natscron.worker.outbox import Outbox
 from natscron.worker.registry import Registry
 from natscron.worker.threads import Threads
@@ -411,7 +412,8 @@ class Worker:
     # Announcing.
 
     async def _beat(self) -> None:
-        pause_s = every_s = self._options.lease_ms / 3_000
+        lease_s = self._options.lease_ms / 1_000
+        pause_s = every_s = lease_s / SIGNS
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
@@ -420,13 +422,15 @@ class Worker:
             before = dict(self._going)
             claims = None if self._claiming else self._claims
             begun_s = self._clock.trust_s()
+            left_s = self._heard_s + lease_s - begun_s
             try:
-                async with asyncio.timeout(every_s):
+                async with asyncio.timeout(min(left_s, 2 * every_s) if left_s > 0 else 2 * every_s):
                     owned = await self._store.beat(self._info())
             except (StorageError, TimeoutError) as error:
-                pause_s = every_s / 4  # the lease runs out
                 log.warning("the worker cannot announce itself", extra={"error": str(error)})
-                if self._clock.trust_s() - self._heard_s > self._options.lease_ms / 1000:
+                left_s = self._heard_s + lease_s - self._clock.trust_s()
+                pause_s = min(every_s / 4, left_s) if left_s > 0 else every_s / 4
+                if left_s <= 0:
                     self._lose(before)
                 continue
             self._heard_s, pause_s = begun_s, every_s

@@ -22,7 +22,7 @@ logger = logging.getLogger("natscron.storage")
 
 
 _GAP: Final = 0.4
-"""Of a lease: nobody heard for so long is a gap; each announces itself every third."""
+"""Of a lease: nobody heard for so long is a gap; each announces itself every sixth."""
 _STEADY: Final = 0.5
 _FORGOTTEN_S: Final = 600.0
 
