@@ -168,6 +168,7 @@ class Engine:
         self.mark: Mark | None = None
         self.ran: dict[str, int] = {}
         self.asked: list[int] = []
+        self.asked_runs: dict[str, Run] = {}
         self.triggered: list[tuple[str, Any, str | None, Overlap | None]] = []
         self.reported: list[tuple[str, str, Report]] = []
         self.going: list[OpenRow] = []
@@ -211,6 +212,9 @@ class Engine:
     ) -> str:
         self.triggered.append((job_id, payload, key, overlap))
         return ulid(1_700_000_000_000)
+
+    async def asked_for(self, run_id: str) -> Run | None:
+        return self.asked_runs.get(run_id)
 
     async def report(self, run_id: str, job_id: str, report: Report) -> None:
         self.reported.append((run_id, job_id, report))

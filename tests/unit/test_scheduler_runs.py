@@ -40,6 +40,63 @@ async def test_a_trigger_runs_now_once_and_changes_no_slot(scheduler: VirtualSch
     assert (run.status, run.trigger, run.scheduled_at) == ("completed", "manual", at(10))
 
 
+async def test_a_run_that_was_just_asked_for_is_pending(scheduler: VirtualScheduler) -> None:
+    await scheduler.add_job("a", NEVER, payload="own")
+    run_id = await scheduler.trigger("a")
+    run = await scheduler.get_run(run_id)
+    assert (run.job, run.run_id, run.status, run.reason, run.attempt) == ("a", run_id, "pending", None, 1)
+    assert (run.trigger, run.delivery, run.scheduled_at, run.started_at) == ("manual", "handler", at(0), None)
+    with pytest.raises(ValidationError, match="is pending and cannot be redriven"):
+        await scheduler.redrive(run_id)
+    await scheduler.finish()
+    assert (await scheduler.get_run(run_id)).status == "completed"
+
+
+async def test_a_backfill_that_goes_on_is_running(scheduler: VirtualScheduler) -> None:
+    await scheduler.add_job("a", every("1s"))
+    await scheduler.advance("10s")
+    backfill = await scheduler.backfill("a", at(1), at(5), every="1s")
+    instants = (int(at(1).timestamp() * 1000), int(at(5).timestamp() * 1000))
+    for seconds, done in ((0, 0), (2, 2)):
+        await scheduler.advance(f"{seconds}s")
+        run = await scheduler.get_run(backfill)
+        assert (run.status, run.trigger, run.from_ms, run.to_ms, run.count) == (
+            ("running", "backfill", *instants, 5)
+        ), seconds
+        assert (run.result or "").endswith("of 5 slots")
+        assert int((run.result or "").split()[0]) >= done
+    await scheduler.advance("10s")
+    assert (await scheduler.get_run(backfill)).reason == "backfill_done"
+
+
+@pytest.mark.parametrize("run_id", ["", "x", "\0", "\ud800", "0" * 26, "x" * 10_000, "a b.*.>"])
+async def test_no_other_run_is_found(scheduler: VirtualScheduler, run_id: str) -> None:
+    with pytest.raises(RunNotFoundError):
+        await scheduler.get_run(run_id)
+
+
+def test_a_run_is_shown_in_every_process_before_anybody_leads_and_in_between() -> None:
+    async def story() -> None:
+        shared = cluster()
+        async with (
+            member(shared, plan=False, worker=False) as asking,
+            member(shared, plan=False, worker=False) as other,
+        ):
+            await asking.add_job("a", NEVER)
+            run_id = await asking.trigger("a")
+            await asyncio.sleep(60)
+            assert (await other.get_run(run_id)).status == "pending"
+            async with member(shared, Spy(lasts_s=5)):
+                seen: list[str] = []
+                while not seen or seen[-1] != "completed":
+                    # Whatever stands between the row and the queue: it is never unknown.
+                    seen.append((await other.get_run(run_id)).status.value)
+                    await asyncio.sleep(0.001)
+                assert list(dict.fromkeys(seen)) == ["pending", "running", "completed"]
+
+    play(story)
+
+
 async def test_a_trigger_may_bring_a_payload_and_a_policy_of_its_own(scheduler: VirtualScheduler) -> None:
     spy = Spy(lasts_s=5)
     scheduler.set_handler(spy)

@@ -304,6 +304,17 @@ async def test_a_run_shows_all_its_attempts(world: "World") -> None:
     assert [one["attempt"] for one in reply["attempts"]] == [1, 2]
 
 
+async def test_a_run_without_a_record_is_shown_as_it_was_asked_for(world: "World") -> None:
+    run_id = ulid(1)
+    world.engine.asked_runs[run_id] = Run(job="a", status=RunStatus.PENDING, run_id=run_id)
+    for job_id in ("", "a"):
+        reply = await world.body("runs.get", {"run_id": run_id, "job": job_id})
+        assert (reply["run"]["status"], reply["run"]["job"], reply["attempts"]) == ("pending", "a", [])
+    assert (await world.error("runs.get", {"run_id": run_id, "job": "b"}))[0] == 404
+    world.store.runs = [Run(job="a", status=RunStatus.SENT, run_id=run_id)]
+    assert (await world.body("runs.get", {"run_id": run_id}))["run"]["status"] == "sent"
+
+
 async def test_a_workers_report_becomes_a_record_of_its_run(world: "World") -> None:
     run_id = ulid(1_700_000_000_000)
     world.store.runs = [

@@ -10,7 +10,7 @@ from natscron.cli.explain import instant_or_ago
 from natscron.cli.output import Output, instant_ms, rfc3339, shown_at
 from natscron.cli.session import Session, complete_subject, examples, with_session
 from natscron.cli.write import warn
-from natscron.model import Overlap
+from natscron.model import Overlap, RunStatus
 
 __all__ = ["backfill"]
 
@@ -198,7 +198,8 @@ async def _follow(client: ApiClient, out: Output, job: str, backfill_id: str) ->
                     raise
             else:
                 run: Body = found.get("run") or {}
-                return run
+                if run.get("status") != RunStatus.RUNNING:
+                    return run
         elif going.get("done") != shown:
             shown = going.get("done")
             out.line(f"{shown} of {going.get('count')} slot(s), {going.get('estimate')} left")

@@ -13,7 +13,19 @@ from natscron.engine.leadership import Leadership
 from natscron.engine.options import EngineOptions
 from natscron.engine.table import Entry, JobTable
 from natscron.errors import BackfillNotFoundError, JobNotFoundError, LimitExceededError, ValidationError
-from natscron.model import Backfill, Job, Ms, OpenRow, OpenState, Overlap, Report, Trigger
+from natscron.model import (
+    Backfill,
+    Job,
+    Ms,
+    OpenRow,
+    OpenState,
+    Overlap,
+    Reason,
+    Report,
+    Run,
+    RunStatus,
+    Trigger,
+)
 from natscron.schedule import Schedule
 from natscron.storage.protocol import RunQuery, Storage
 
@@ -30,6 +42,14 @@ BACKFILL_SLOTS_MAX: Final = 100_000
 _READER: Final = 2
 _COUNTED: Final = 2_000
 """Slots counted before others may run: some milliseconds."""
+_SHOWN: Final = {
+    OpenState.PENDING: (RunStatus.PENDING, None),
+    OpenState.RETRY: (RunStatus.PENDING, Reason.RETRY),
+    OpenState.BUFFERED: (RunStatus.PENDING, Reason.OVERLAP_WAIT),
+    OpenState.RUNNING: (RunStatus.RUNNING, None),
+    OpenState.BACKFILL: (RunStatus.RUNNING, None),
+}
+"""What a row says of its run; the other states are of no run."""
 
 
 async def _count(schedule: Schedule, after_ms: Ms, until_ms: Ms) -> int:
@@ -80,6 +100,28 @@ class Asking:
         )
         await self._storage.submit_row(row)
         return run_id
+
+    async def asked_for(self, run_id: str) -> Run | None:
+        """See :meth:`natscron.engine.engine.Engine.asked_for`."""
+        row = await self._storage.fetch_row(run_id) if ids.is_ulid(run_id) else None
+        if row is None or row.state not in _SHOWN:
+            return None
+        status, reason = _SHOWN[row.state]
+        work = row.backfill
+        return Run(
+            job=row.job_id,
+            status=status,
+            run_id=run_id,
+            scheduled_at_ms=row.scheduled_at_ms if work is None else None,
+            reason=reason,
+            attempt=row.attempt,
+            trigger=row.trigger,
+            delivery=row.delivery if row.epoch else None,
+            result=None if work is None else f"{work.done} of {work.total} slots",
+            from_ms=None if work is None else work.from_ms,
+            to_ms=None if work is None else work.to_ms,
+            count=None if work is None else work.total,
+        )
 
     async def report(self, run_id: str, job_id: str, report: Report) -> None:
         """A worker's word on how a run ended, also of a removed job. A second word on an attempt changes nothing."""

@@ -283,6 +283,13 @@ class Engine:
         """
         return await self._asking.trigger(job_id, payload, key, overlap)
 
+    async def asked_for(self, run_id: str) -> Run | None:
+        """A run or backfill as its open row tells of it; None: no row does. Asks the store, on any instance.
+
+        The history may know more. Ask it afterwards: a row goes only when what it tells of is recorded, or queued.
+        """
+        return await self._asking.asked_for(run_id)
+
     async def report(self, run_id: str, job_id: str, report: Report) -> None:
         """Hand a worker's word on how a run ended to the leader; for jobs whose workers report.
 

@@ -4,10 +4,12 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any, Final
 
+import msgspec
+
 from natscron.engine.engine import Engine
 from natscron.engine.freshness import Freshness
 from natscron.errors import RunNotFoundError, ValidationError
-from natscron.model import Overlap, Run, RunStatus
+from natscron.model import Delivery, Overlap, Run, RunStatus
 from natscron.policy.failures import counted, reached
 from natscron.scheduler.values import Duration, instant_ms, job_id, millis, payload_of
 from natscron.storage.protocol import RunOrder, RunQuery
@@ -89,11 +91,18 @@ class Runs:
         )
 
     async def get(self, run_id: str) -> Run:
-        """The newest try of a run. Raises RunNotFoundError."""
-        found = await self._store.list_runs(RunQuery(run_id=run_id, limit=1_000)) if run_id else ()
-        if not found:
+        """The newest try of a run; one that no leader has queued yet is pending. Raises RunNotFoundError.
+
+        In this order, because the queue has a run before its row goes.
+        """
+        asked = await self._engine.asked_for(run_id)
+        job = None if asked is None else asked.job
+        found = await self._store.list_runs(RunQuery(job=job, run_id=run_id, limit=1_000)) if run_id else ()
+        if found:
+            return max(found, key=lambda run: run.attempt)
+        if asked is None:
             raise RunNotFoundError(f"there is no run {run_id!r:.80}, or its record has aged out")
-        return max(found, key=lambda run: run.attempt)
+        return msgspec.structs.replace(asked, delivery=Delivery.HANDLER)
 
     async def delete(self, identity: str, before: dt.datetime) -> int:
         """Delete records up to an instant; how many."""

@@ -179,7 +179,11 @@ class Scheduler(Life):
         )
 
     async def get_run(self, run_id: str) -> Run:
-        """The newest try of a run. Raises RunNotFoundError."""
+        """The newest try of a run, from the moment :meth:`trigger` returned its id. Raises RunNotFoundError.
+
+        As long as nobody has queued it, it is ``pending`` and not in :meth:`list_runs`. Of a backfill, by its id: it is
+        ``running`` until all its slots are handed out, then there is a record.
+        """
         return await self._running_parts().runs.get(run_id)
 
     async def delete_runs(self, job_id: str, before: dt.datetime) -> int:

@@ -56,6 +56,10 @@ class Deciding(Protocol):
         """Ask for a run now, under its own overlap policy or the job's; its id."""
         ...
 
+    async def asked_for(self, run_id: str) -> Run | None:
+        """A run or backfill as its open row tells of it; None: no row does. Ask the history afterwards."""
+        ...
+
     async def report(self, run_id: str, job_id: str, report: Report) -> None:
         """Hand a worker's word on how a run ended to the leader; for jobs whose workers report."""
         ...

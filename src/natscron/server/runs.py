@@ -88,9 +88,13 @@ class Runs:
     async def get(self, data: Input) -> Reply:
         """One run: its newest record, and all records of its attempts, oldest first."""
         request = read(RunRequest, data)
-        found = await self._records(_run_id(request.run_id), request.job)
+        run_id = _run_id(request.run_id)
+        asked = await self._engine.asked_for(run_id)
+        found = await self._records(run_id, request.job or ("" if asked is None else asked.job))
+        if not found and asked is not None and request.job in {"", asked.job}:
+            return {"run": run_to_json(asked), "attempts": []}
         if not found:
-            raise _unknown(request.run_id)
+            raise _unknown(run_id)
         return {"run": run_to_json(_newest(found)), "attempts": [run_to_json(run) for run in found]}
 
     async def report(self, data: Input) -> Reply:

@@ -301,6 +301,10 @@ class LeaseStore(Protocol):
         """Lay down a trigger's row for the leader to take up; False if a row under that run id exists already."""
         ...
 
+    async def fetch_row(self, run_id: str) -> OpenRow | None:
+        """The open row under that run id from the store itself, not from a copy; None: there is none."""
+        ...
+
     async def announce(self, node: Node) -> None:
         """Write or refresh this instance's announcement."""
         ...

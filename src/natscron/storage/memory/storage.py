@@ -186,6 +186,12 @@ class MemoryStorage:
         self.cluster.put_open(row)
         return True
 
+    async def fetch_row(self, run_id: str) -> OpenRow | None:
+        """The open row."""
+        await self._turn()
+        found = self.cluster.rows.get(run_id)
+        return None if found is None else found[0]
+
     async def announce(self, node: Node) -> None:
         """Announce this instance."""
         await self._turn()

@@ -160,9 +160,13 @@ class NATSStorage(NatsStorage):
 
     async def _settle(self, view: QueueView) -> None:
         """All that was stored by now is seen: what a full set lacked is gone."""
+        await self._up_to_date(view)
+        view.settle()
+
+    async def _up_to_date(self, view: QueueView) -> None:
+        """Wait until the view has seen all that is stored by now. Raises StorageUnavailableError."""
         seq = await last_seq(self.connection, self.library.runs_stream)
         await view.reached(seq, BEHIND_S)
-        view.settle()
 
     # The leader's side.
 
@@ -194,8 +198,13 @@ class NATSStorage(NatsStorage):
     # ExecutionStore.
 
     async def list_runs(self, query: RunQuery) -> Sequence[Run]:
-        """Matching records, and the runs that are not over."""
+        """Matching records, and the runs that are not over.
+
+        Who asks for one run may know of it from elsewhere: then the view is first brought up to what is stored by now.
+        """
         parts = self._whole
+        if query.run_id is not None:
+            await self._up_to_date(parts.view)
         return await parts.history.list_runs(query, parts.view.open_runs(query.job, parts.queue.unhandled()))
 
     # RunQueue.

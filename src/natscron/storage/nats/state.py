@@ -21,7 +21,7 @@ from natscron.storage.protocol import StateSink
 from natscron.wire.connection import Connection
 from natscron.wire.consumer import Watch
 from natscron.wire.failures import ApiError
-from natscron.wire.kv import cas_headers, delete_headers, is_deleted, is_wrong_sequence
+from natscron.wire.kv import cas_headers, delete_headers, get_last, is_deleted, is_wrong_sequence
 from natscron.wire.window import PublishWindow
 
 __all__ = ["MARKER_TTL", "TTL", "TTL_OFF", "NatsState"]
@@ -61,6 +61,11 @@ class NatsState:
                 return False
             raise
         return True
+
+    async def fetch_row(self, run_id: str) -> OpenRow | None:
+        """The open row under that run id, from the stream's leader; None: there is none."""
+        found = await get_last(self._connection, self._options.state_stream, self._keys.row(run_id))
+        return None if found is None or is_deleted(found.headers) else records.decode_row(found.data)
 
     async def announce(self, node: Node) -> None:
         """Write or refresh this instance's announcement; to be repeated within 20 s."""

@@ -186,6 +186,10 @@ class NatsStorage:
         """Lay down a trigger's row; False if one under that run id exists already."""
         return await self._state.submit_row(row)
 
+    async def fetch_row(self, run_id: str) -> OpenRow | None:
+        """The open row under that run id, from the stream's leader; None: there is none."""
+        return await self._state.fetch_row(run_id)
+
     async def announce(self, node: Node) -> None:
         """Write or refresh this instance's announcement."""
         await self._state.announce(node)

@@ -11,7 +11,7 @@ Announcements are told to others for :data:`NODE_MS`; the rows of those that die
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import Row, Select, and_, bindparam, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -21,6 +21,7 @@ from natscron.model import Holder, Lease, LeaseRecord, Ms, Node, Note, NoteRef, 
 from natscron.storage.protocol import StateSnapshot
 from natscron.storage.sql import numbers
 from natscron.storage.sql.database import Database
+from natscron.storage.sql.runrows import storable
 from natscron.storage.sql.schema import lease, nodes, notes, open_rows
 from natscron.storage.sql.signals import Signals, Topic
 
@@ -202,6 +203,11 @@ def _note(row: Any) -> Note:  # noqa: ANN401 - a row of a query
     return records.decode_note(NoteRef(row.epoch, row.n), row.run_ids.encode(), row.stored_ms)
 
 
+async def _first(connection: AsyncConnection, statement: Select[Any]) -> Row[Any] | None:
+    row: Row[Any] | None = (await connection.execute(statement)).first()
+    return row
+
+
 class SqlState:
     """The LeaseStore role, but for links and watches."""
 
@@ -217,6 +223,14 @@ class SqlState:
         created = await self._database.run(lambda connection: self._statements.create_row(connection, row))
         self._signals.ring(Topic.STATE)
         return created
+
+    async def fetch_row(self, run_id: str) -> OpenRow | None:
+        """The open row under that run id; None: there is none. Raises MalformedInputError."""
+        if not storable(run_id):
+            return None
+        statement = select(open_rows.c.data).where(open_rows.c.run_id == run_id)
+        row = await self._database.read(lambda connection: _first(connection, statement))
+        return None if row is None else records.decode_row(row.data)
 
     async def announce(self, node: Node) -> None:
         """Write or refresh this instance's announcement."""

@@ -201,6 +201,10 @@ class SQLStorage:
         """Lay down a trigger's row; False if one under that run id exists already."""
         return await self._ready.state.submit_row(row)
 
+    async def fetch_row(self, run_id: str) -> OpenRow | None:
+        """The open row under that run id; None: there is none."""
+        return await self._ready.state.fetch_row(run_id)
+
     async def announce(self, node: Node) -> None:
         """Write or refresh this instance's announcement; to be repeated within a minute."""
         await self._ready.state.announce(node)

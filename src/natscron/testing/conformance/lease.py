@@ -297,3 +297,16 @@ class LeaseStoreChecks:
         barrier = await link.write_lease(_lease(), 0)
         assert (await link.read_state(NoteRef(), barrier)).rows == (_row("t", OpenState.PENDING),)
         await link.close()
+
+    async def test_a_row_is_read_as_it_is_in_the_store_whoever_wrote_it(self, storage: Storage) -> None:
+        assert await storage.fetch_row("t") is None
+        await storage.submit_row(_row("t", OpenState.PENDING))
+        assert await storage.fetch_row("t") == _row("t", OpenState.PENDING)
+        assert await storage.fetch_row("other") is None
+        link = await storage.open_link(ignore)
+        await link.write_lease(_lease(), 0)
+        await link.save_rows([_row("t", OpenState.RETRY)])
+        assert await storage.fetch_row("t") == _row("t", OpenState.RETRY)
+        await link.delete_rows(["t"])
+        assert await storage.fetch_row("t") is None
+        await link.close()

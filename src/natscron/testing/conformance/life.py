@@ -33,6 +33,7 @@ _CALLS: Final[Mapping[str, Callable[[Storage], Awaitable[Any]]]] = {
     "last_jobs_seq": lambda storage: storage.last_jobs_seq(),
     "open_link": lambda storage: storage.open_link(ignore),
     "submit_row": lambda storage: storage.submit_row(_ROW),
+    "fetch_row": lambda storage: storage.fetch_row("r"),
     "announce": lambda storage: storage.announce(_NODE),
     "retract": lambda storage: storage.retract(_NODE),
     "save_runs": lambda storage: storage.save_runs([Run(job="jobs.a", status=RunStatus.COMPLETED, run_id="r")]),
