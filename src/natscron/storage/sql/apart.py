@@ -49,7 +49,7 @@ class Apart:
     @property
     def usable(self) -> bool:
         """False: it is closed, or was given up."""
-        return not self.connection.closed and not self.connection.invalidated
+        return not self._ended and not self.connection.closed and not self.connection.invalidated
 
     def cut(self) -> None:
         """End it at once: the database rolls back what is open. Idempotent."""

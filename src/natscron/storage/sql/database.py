@@ -4,6 +4,12 @@ Who is authoritative: the database. A *write transaction* is READ COMMITTED, so 
 what the one before wrote; on SQLite it is BEGIN IMMEDIATE on the one connection that writes
 (:mod:`natscron.storage.sql.sqlite`). A *read* sees one state of the database from its first statement to its last.
 
+On SQLite a transaction that is given as a function (:meth:`Database.run`, :meth:`~Database.read`,
+:meth:`~Database.write`, :meth:`~Database.look`) runs in SQLite's thread, whole
+(:meth:`QuickConnection.within <natscron.storage.sql.quick.QuickConnection.within>`): it awaits nothing but its
+connection, and touches nothing that the event loop may change meanwhile. One that is cancelled, or out of time, before
+its COMMIT is rolled back; one that has come to its COMMIT is committed.
+
 What fails before COMMIT was sent has written nothing (StorageUnavailableError); a COMMIT whose answer is missing may
 have happened (StorageUncertainError). Deadlocks, lost races and a pooled connection that had died are tried again by
 :meth:`Database.run`, at most :data:`ATTEMPTS` times and with growing pauses. A transaction, its waiting included,
@@ -14,9 +20,10 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Insert, Table, text
 from sqlalchemy.dialects import mysql, postgresql, sqlite
@@ -26,13 +33,16 @@ from natscron.clock import Clock
 from natscron.errors import StorageUnavailableError
 from natscron.storage.sql.apart import Apart
 from natscron.storage.sql.failures import DATABASE_ERRORS, as_storage_error, is_disconnect, is_transient
+from natscron.storage.sql.quick import QuickConnection
 from natscron.storage.sql.sqlite import SqliteConnections
 
-__all__ = ["ATTEMPTS", "BOUND_S", "LEVEL", "Database", "now_ms_of"]
+__all__ = ["ATTEMPTS", "BOUND_S", "LEVEL", "Database", "Work", "now_ms_of"]
 
 log = logging.getLogger("natscron.storage")
 
 T = TypeVar("T")
+Work: TypeAlias = Callable[[AsyncConnection], Awaitable[T]]
+"""What is done within a transaction."""
 
 ATTEMPTS: Final = 5
 BOUND_S: Final = 60.0
@@ -91,7 +101,7 @@ class Database:
         with self._translated() as phase:
             async with asyncio.timeout(BOUND_S), self._writer() as connection:
                 yield connection
-                phase.committing = True
+                phase.commit()
                 await connection.commit()
 
     @asynccontextmanager
@@ -101,7 +111,7 @@ class Database:
             async with asyncio.timeout(BOUND_S):
                 try:
                     yield connection
-                    phase.committing = True
+                    phase.commit()
                     await connection.commit()
                 except BaseException:
                     await _rolled_back(connection)
@@ -114,24 +124,45 @@ class Database:
             async with asyncio.timeout(bound_s), self._reader() as connection:
                 yield connection
 
-    async def run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """:meth:`transaction` around ``work``, which is repeated after conflicts: it must be repeatable."""
-        return await self._repeated(self.transaction, work)
+    async def write(self, work: Work[T]) -> T:
+        """:meth:`transaction` around ``work``."""
+        with self._translated() as phase:
+            async with asyncio.timeout(BOUND_S), self._writer() as connection:
 
-    async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """:meth:`reading` around ``work``, which is repeated once where a pooled connection had died."""
-        return await self._repeated(self.reading, work)
+                async def whole() -> T:
+                    result = await work(connection)
+                    phase.commit()
+                    await connection.commit()
+                    return result
 
-    async def _repeated(
-        self,
-        begin: Callable[[], contextlib.AbstractAsyncContextManager[AsyncConnection]],
-        work: Callable[[AsyncConnection], Awaitable[T]],
-    ) -> T:
+                return await _within(connection, whole, phase)
+
+    async def look(self, work: Work[T]) -> T:
+        """:meth:`reading` around ``work``."""
+        with self._translated() as phase:
+            async with asyncio.timeout(BOUND_S), self._reader() as connection:
+
+                async def whole() -> T:
+                    try:
+                        return await work(connection)
+                    finally:
+                        await connection.rollback()
+
+                return await _within(connection, whole, phase)
+
+    async def run(self, work: Work[T]) -> T:
+        """:meth:`write`, repeated after conflicts: ``work`` must be repeatable."""
+        return await self._repeated(self.write, work)
+
+    async def read(self, work: Work[T]) -> T:
+        """:meth:`look`, repeated once where a pooled connection had died."""
+        return await self._repeated(self.look, work)
+
+    async def _repeated(self, do: Callable[[Work[T]], Awaitable[T]], work: Work[T]) -> T:
         lost = 0
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                async with begin() as connection:
-                    return await work(connection)
+                return await do(work)
             except StorageUnavailableError as error:
                 gone = is_disconnect(error.__cause__)
                 lost += gone
@@ -236,9 +267,32 @@ def now_ms_of(connection: Connection, clock: Clock) -> int:
 
 
 class _Phase:
-    """How far a transaction got."""
+    """How far a transaction got: what is given up first is not committed, in whatever thread."""
 
-    committing = False
+    def __init__(self) -> None:
+        self.committing = False
+        self._given_up = False
+        self._lock = threading.Lock()
+
+    def commit(self) -> None:
+        """The COMMIT follows. Raises StorageUnavailableError if it must not."""
+        with self._lock:
+            if self._given_up:
+                raise StorageUnavailableError("the transaction was given up before its end; nothing was written")
+            self.committing = True
+
+    def give_up(self) -> None:
+        """Nobody waits for it any more."""
+        with self._lock:
+            self._given_up = True
+
+
+async def _within(connection: AsyncConnection, whole: Callable[[], Coroutine[Any, Any, T]], phase: _Phase) -> T:
+    """``whole``, which awaits ``connection`` alone: in its thread where it has one."""
+    driver = connection.sync_connection and connection.sync_connection.connection.driver_connection
+    if isinstance(driver, QuickConnection):
+        return await driver.within(whole, phase.give_up)
+    return await whole()
 
 
 async def _rolled_back(connection: AsyncConnection) -> None:

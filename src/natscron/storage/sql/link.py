@@ -23,7 +23,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -40,7 +40,7 @@ from natscron.errors import (
 from natscron.model import Lease, LeaseRecord, Ms, NoteRef, OpenRow, QueuedRun, Run
 from natscron.storage.protocol import LeaderLink, Outgoing, Staged, StateSnapshot
 from natscron.storage.sql.apart import Apart  # noqa: TC001 - one import block reads better than two
-from natscron.storage.sql.database import ATTEMPTS, Database
+from natscron.storage.sql.database import ATTEMPTS, Database, Work
 from natscron.storage.sql.failures import is_transient
 from natscron.storage.sql.jobs import SqlJobs
 from natscron.storage.sql.signals import Signals, Topic
@@ -93,7 +93,7 @@ class _Op:
     """Anything else that has its place in the order."""
 
     def __init__(
-        self, work: Callable[[AsyncConnection], Awaitable[Any]], done: Callable[[Any], None], *, reading: bool
+        self, work: Work[Any], done: Callable[[Any], None], *, reading: bool
     ) -> None:
         self.work = work
         self.done = done
@@ -250,7 +250,7 @@ class SqlLink(LeaderLink):
 
     async def _ordered(
         self,
-        work: Callable[[AsyncConnection], Awaitable[T]],
+        work: Work[T],
         *,
         reading: bool = False,
         done: Callable[[T], None] = lambda _: None,
@@ -337,11 +337,10 @@ class SqlLink(LeaderLink):
         if not op.future.done():
             op.future.set_result(result)
 
-    async def _transact(self, work: Callable[[AsyncConnection], Awaitable[T]], *, reading: bool = False) -> T:
+    async def _transact(self, work: Work[T], *, reading: bool = False) -> T:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                async with self._transaction(reading=reading) as connection:
-                    return await work(connection)
+                return await self._attempt(work, reading=reading)
             except StorageUnavailableError as error:
                 if attempt == ATTEMPTS or not is_transient(error.__cause__):
                     raise
@@ -349,10 +348,11 @@ class SqlLink(LeaderLink):
             await asyncio.sleep(_PAUSE_S * attempt)
         raise AssertionError  # the last attempt returned or raised
 
-    def _transaction(self, *, reading: bool) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
-        if self._apart is not None:
-            return self._database.transaction_on(self._apart.connection)
-        return self._database.reading() if reading else self._database.transaction()
+    async def _attempt(self, work: Work[T], *, reading: bool) -> T:
+        if self._apart is None:
+            return await (self._database.look(work) if reading else self._database.write(work))
+        async with self._database.transaction_on(self._apart.connection) as connection:
+            return await work(connection)
 
     async def _fence(self, connection: AsyncConnection) -> int:
         """Have the lease until the end of the transaction; its revision. Raises LeadershipLostError."""

@@ -208,6 +208,7 @@ class Queue:
         return await self._upkeep.next_ms(connection), await self._database.now_ms(connection)
 
     async def _look(self) -> Look:
+        workers = tuple(self._workers)
         handlers = {name for info in self._workers.values() for name in info.handlers}
 
         async def work(connection: AsyncConnection) -> Look:
@@ -215,7 +216,7 @@ class Queue:
             return Look(
                 claimable=await upkeep.claimable(connection, handlers),
                 next_ms=await upkeep.next_ms(connection),
-                doomed=frozenset(await upkeep.doomed(connection, self._workers)),
+                doomed=frozenset(await upkeep.doomed(connection, workers)),
             )
 
         return await self._database.read(work)

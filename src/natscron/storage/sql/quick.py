@@ -1,18 +1,29 @@
-"""SQLite in a thread, with one visit to it per statement.
+"""SQLite in a thread, with one visit to it per transaction.
 
 aiosqlite goes to its thread for the cursor, the statement, the rows and the end of the cursor, each a switch of threads
-and a turn of the loop: most of what a small transaction takes. Here a cursor does all of that in one visit, and BEGIN
-rides on the first statement of its transaction. What SQLAlchemy asks of a cursor is all that it offers.
+and a turn of the loop: most of what a small transaction takes. Here a cursor does all of that in one visit, BEGIN rides
+on the first statement of its transaction, and :meth:`QuickConnection.within` has a whole transaction done in the
+thread: a coroutine that awaits nothing but this connection never waits there, so it runs to its end in one step. What
+SQLAlchemy asks of a cursor is all that it offers.
+
+Whoever is cancelled while its transaction is in the thread waits until that has ended, since nobody else may use the
+connection until then; whether it was still committed is for the caller to decide (see
+:mod:`natscron.storage.sql.database`). Cancelled a second time, it goes, and leaves the connection *busy*: to be thrown
+away. The thread itself waits for nothing but SQLite: at BEGIN, for ``busy_timeout`` at the most.
 """
 
 import asyncio
 import sqlite3
-from collections.abc import Iterable, Sequence
-from typing import Any, Final, Self
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
+from typing import Any, Final, Self, TypeVar
 
 import aiosqlite
 
 __all__ = ["QuickConnection"]
+
+T = TypeVar("T")
 
 _ENDING_S: Final = 2.0
 
@@ -21,6 +32,8 @@ class QuickConnection(aiosqlite.Connection):
     """``begin``: a statement to be executed before the next one, once."""
 
     begin: str | None = None
+    busy = False
+    """A transaction is in the thread that nobody waits for any more."""
     _opened: sqlite3.Connection | None = None
     _ending: "asyncio.Future[Any] | None" = None
 
@@ -68,9 +81,38 @@ class QuickConnection(aiosqlite.Connection):
         self.begin = None
         await super().commit()
 
+    async def within(self, work: Callable[[], Coroutine[Any, Any, T]], give_up: Callable[[], None]) -> T:
+        """Have a coroutine run in the thread, which may await this connection alone; one at a time.
+
+        ``give_up`` is called, in the event loop, when the caller is cancelled meanwhile; then the coroutine's end is
+        waited for. Raises what the coroutine raises, RuntimeError if it awaits anything else.
+        """
+        if not self._running:
+            raise ValueError("Connection closed")
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.busy = True
+        future.add_done_callback(self._rest)
+        self._tx.put_nowait((future, partial(_run, work)))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            give_up()
+            await asyncio.wait([future])
+            raise
+
+    def _rest(self, future: "asyncio.Future[Any]") -> None:
+        self.busy = False
+        future.exception()  # marks it retrieved: the caller may have been cancelled
+
+    async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - aiosqlite's
+        """Go to the thread, unless this is the thread."""
+        if threading.get_ident() == self._thread.ident:
+            return fn(*args, **kwargs)
+        return await super()._execute(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
+
     async def visit(self, statement: str, parameters: Any, *, many: bool) -> "_Outcome":  # noqa: ANN401 - the driver's
         """Execute a statement and fetch all of its rows."""
-        outcome: _Outcome = await self._execute(self._visit, statement, parameters, many)  # type: ignore[no-untyped-call]
+        outcome: _Outcome = await self._execute(self._visit, statement, parameters, many)
         return outcome
 
     def _visit(self, statement: str, parameters: Any, many: bool) -> "_Outcome":  # noqa: ANN401, FBT001 - in the thread
@@ -83,6 +125,18 @@ class QuickConnection(aiosqlite.Connection):
         outcome = _Outcome(cursor, rows)
         cursor.close()
         return outcome
+
+
+def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine that has nothing to wait for."""
+    coroutine = work()
+    try:
+        coroutine.send(None)
+    except StopIteration as ended:
+        result: T = ended.value
+        return result
+    coroutine.close()
+    raise RuntimeError("a transaction on SQLite awaited something else than its connection")
 
 
 class _Outcome:

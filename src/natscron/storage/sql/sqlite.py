@@ -172,6 +172,8 @@ async def _use_wal(connection: AsyncConnection) -> None:
 
 async def _mended(apart: Apart) -> bool:
     """End what transaction there is; False if the connection is of no more use, and closed."""
+    if isinstance(apart.driver, QuickConnection) and apart.driver.busy:
+        apart.cut()
     try:
         if apart.usable:
             await apart.connection.rollback()
