@@ -13,6 +13,7 @@ from tests.support.sql import execute
 from natscron.clock import SystemClock
 from natscron.model import Job, Overlap, RunStatus, ScheduleSpec
 from natscron.storage.protocol import RunQuery
+from natscron.storage.sql.quick import QuickConnection
 from natscron.storage.sql.runrows import RANKS
 from natscron.storage.sql.schema import executions
 from natscron.storage.sql.storage import SQLStorage
@@ -60,6 +61,18 @@ class Plans:
                 self._caught.append((statement, one))
 
         self._caught.clear()
+        if self.database.name == "sqlite":
+            # Most statements do not pass SQLAlchemy there.
+            visit = QuickConnection.visit
+
+            async def caught(driver: QuickConnection, statement: str, parameters: Any, *, many: bool) -> Any:  # noqa: ANN401 - the driver's
+                catch(None, None, statement, parameters)
+                return await visit(driver, statement, parameters, many=many)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(QuickConnection, "visit", caught)
+                yield
+            return
         event.listen(self._engine, "before_cursor_execute", catch)
         try:
             yield

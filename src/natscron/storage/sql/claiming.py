@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, bindparam, func, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.model import Claimed, Ms, RunStatus
+from natscron.storage.sql.connection import AnyConnection
 from natscron.storage.sql.database import Database
 from natscron.storage.sql.lines import rank, word
 from natscron.storage.sql.lists import Lists, forced
@@ -77,7 +77,7 @@ class Claiming:
             )
         )
 
-    async def promote(self, connection: AsyncConnection, now_ms: Ms) -> int:
+    async def promote(self, connection: AnyConnection, now_ms: Ms) -> int:
         """What is later and due becomes pending; how many, at most a thousand."""
         ids = list((await connection.execute(self._ripe, {"now": now_ms})).scalars())
         if ids:
@@ -85,7 +85,7 @@ class Claiming:
         return len(ids)
 
     async def claim(
-        self, connection: AsyncConnection, worker: str, instance: str, *, handlers: Sequence[str], limit: int
+        self, connection: AnyConnection, worker: str, instance: str, *, handlers: Sequence[str], limit: int
     ) -> Claimed:
         """See :meth:`RunQueue.claim <natscron.storage.queue.RunQueue.claim>`."""
         database = self._database

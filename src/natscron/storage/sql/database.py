@@ -6,7 +6,7 @@ what the one before wrote; on SQLite it is BEGIN IMMEDIATE on the one connection
 
 On SQLite a transaction that is given as a function (:meth:`Database.run`, :meth:`~Database.read`,
 :meth:`~Database.write`, :meth:`~Database.look`) runs in SQLite's thread, whole
-(:meth:`QuickConnection.within <natscron.storage.sql.quick.QuickConnection.within>`): it awaits nothing but its
+(:class:`~natscron.storage.sql.direct.Direct`): it awaits nothing but its
 connection, and touches nothing that the event loop may change meanwhile. One that is cancelled, or out of time, before
 its COMMIT is rolled back; one that has come to its COMMIT is committed.
 
@@ -32,8 +32,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from natscron.clock import Clock
 from natscron.errors import StorageUnavailableError
 from natscron.storage.sql.apart import Apart
+from natscron.storage.sql.connection import AnyConnection
+from natscron.storage.sql.direct import Direct
 from natscron.storage.sql.failures import DATABASE_ERRORS, as_storage_error, is_disconnect, is_transient
-from natscron.storage.sql.quick import QuickConnection
 from natscron.storage.sql.sqlite import SqliteConnections
 
 __all__ = ["ATTEMPTS", "BOUND_S", "LEVEL", "Database", "Work", "now_ms_of"]
@@ -41,7 +42,7 @@ __all__ = ["ATTEMPTS", "BOUND_S", "LEVEL", "Database", "Work", "now_ms_of"]
 log = logging.getLogger("natscron.storage")
 
 T = TypeVar("T")
-Work: TypeAlias = Callable[[AsyncConnection], Awaitable[T]]
+Work: TypeAlias = Callable[[AnyConnection], Coroutine[Any, Any, T]]
 """What is done within a transaction."""
 
 ATTEMPTS: Final = 5
@@ -128,27 +129,19 @@ class Database:
         """:meth:`transaction` around ``work``."""
         with self._translated() as phase:
             async with asyncio.timeout(BOUND_S), self._writer() as connection:
-
-                async def whole() -> T:
-                    result = await work(connection)
-                    phase.commit()
-                    await connection.commit()
-                    return result
-
-                return await _within(connection, whole, phase)
+                direct = Direct.of(connection) if self._sqlite is not None else None
+                if direct is not None:
+                    return await direct.within(lambda: _committed(direct, work, phase), phase.give_up)
+                return await _committed(connection, work, phase)
 
     async def look(self, work: Work[T]) -> T:
         """:meth:`reading` around ``work``."""
         with self._translated() as phase:
             async with asyncio.timeout(BOUND_S), self._reader() as connection:
-
-                async def whole() -> T:
-                    try:
-                        return await work(connection)
-                    finally:
-                        await connection.rollback()
-
-                return await _within(connection, whole, phase)
+                direct = Direct.of(connection) if self._sqlite is not None else None
+                if direct is not None:
+                    return await direct.within(lambda: work(direct), phase.give_up)
+                return await work(connection)
 
     async def run(self, work: Work[T]) -> T:
         """:meth:`write`, repeated after conflicts: ``work`` must be repeatable."""
@@ -174,7 +167,7 @@ class Database:
             await asyncio.sleep(_PAUSE_S * 2**attempt * random.random())  # noqa: S311 - keeps no secret
         raise AssertionError  # the last attempt returned or raised
 
-    async def now_ms(self, connection: AsyncConnection) -> int:
+    async def now_ms(self, connection: AnyConnection) -> int:
         """The database's clock, in ms since 1970 UTC, rounded down. SQLite has none: there it is the host's."""
         query = _NOW.get(self.name)
         if query is None:
@@ -287,12 +280,11 @@ class _Phase:
             self._given_up = True
 
 
-async def _within(connection: AsyncConnection, whole: Callable[[], Coroutine[Any, Any, T]], phase: _Phase) -> T:
-    """``whole``, which awaits ``connection`` alone: in its thread where it has one."""
-    driver = connection.sync_connection and connection.sync_connection.connection.driver_connection
-    if isinstance(driver, QuickConnection):
-        return await driver.within(whole, phase.give_up)
-    return await whole()
+async def _committed(connection: AsyncConnection | Direct, work: Work[T], phase: _Phase) -> T:
+    result = await work(connection)
+    phase.commit()
+    await connection.commit()
+    return result
 
 
 async def _rolled_back(connection: AsyncConnection) -> None:

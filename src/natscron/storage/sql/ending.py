@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import BigInteger, Integer, String, bindparam, case, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.model import Ending, Ms, Reason, RunStatus
+from natscron.storage.sql.connection import AnyConnection
 from natscron.storage.sql.database import Database
 from natscron.storage.sql.entering import REPLACED
 from natscron.storage.sql.lines import Lines, word, words
@@ -139,7 +139,7 @@ class Endings:
             list(values), select(*values.values()).where(e.c.execution_id == bindparam("old_id"))
         )
 
-    async def finish(self, connection: AsyncConnection, worker: str, endings: Sequence[Ending]) -> Changed:
+    async def finish(self, connection: AnyConnection, worker: str, endings: Sequence[Ending]) -> Changed:
         """See :meth:`RunQueue.finish <natscron.storage.queue.RunQueue.finish>`; a list of bools."""
         now = await self._database.now_ms(connection)
         stored = [False] * len(endings)
@@ -165,7 +165,7 @@ class Endings:
         released = await self._lines.release(connection, sorted(over), now)
         return Changed(result=stored, claimable=bool(again or released))
 
-    async def give_back(self, connection: AsyncConnection, worker: str, ids: Sequence[str]) -> Changed:
+    async def give_back(self, connection: AnyConnection, worker: str, ids: Sequence[str]) -> Changed:
         """Make these running tries of a worker claimable again; what was to end in favour of another is over."""
         now = await self._database.now_ms(connection)
         rows = await self._locked(connection, worker, ids)
@@ -179,7 +179,7 @@ class Endings:
         released = await self._lines.release(connection, sorted({row.job_id for row in over}), now)
         return Changed(result=None, claimable=bool(back or released))
 
-    async def _locked(self, connection: AsyncConnection, worker: str, ids: Sequence[str]) -> Sequence[Any]:
+    async def _locked(self, connection: AnyConnection, worker: str, ids: Sequence[str]) -> Sequence[Any]:
         """The tries among these that are the worker's; they and their jobs are locked."""
         given = {"ids": [one for one in ids if storable(one)], "worker": worker}
         if not given["ids"]:
@@ -189,7 +189,7 @@ class Endings:
             await self._lines.lock(connection, jobs)
         return (await connection.execute(self._mine, given)).all()
 
-    async def drop(self, connection: AsyncConnection, job_id: str, generation: int) -> Changed:
+    async def drop(self, connection: AnyConnection, job_id: str, generation: int) -> Changed:
         """End what waits of a removed job; how many of its runs still go on."""
         now = await self._database.now_ms(connection)
         await self._lines.lock(connection, [job_id])
@@ -204,7 +204,7 @@ class Endings:
         released = await self._lines.release(connection, [job_id], now) if dropped else 0
         return Changed(result=running, claimable=released > 0)
 
-    async def redrive(self, connection: AsyncConnection, run_id: str) -> Changed:
+    async def redrive(self, connection: AnyConnection, run_id: str) -> Changed:
         """Queue another try of a run whose newest try failed for good; whether it was so."""
         now = await self._database.now_ms(connection)
         row = (await connection.execute(self._newest, {"run": run_id})).first()

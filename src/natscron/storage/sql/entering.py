@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import bindparam, insert, select, union_all, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.model import Delivery, Ms, Overlap, QueuedRun, Reason, Run, RunStatus
 from natscron.policy import overlap
 from natscron.policy.overlap import Verdict
+from natscron.storage.sql.connection import AnyConnection
 from natscron.storage.sql.database import Database
 from natscron.storage.sql.lines import Counts, Lines, word, words
 from natscron.storage.sql.lists import SLICE, Lists
@@ -127,7 +127,7 @@ class Entering:
         )
 
     async def enter(
-        self, connection: AsyncConnection, runs: Sequence[QueuedRun], now_ms: Ms
+        self, connection: AnyConnection, runs: Sequence[QueuedRun], now_ms: Ms
     ) -> tuple[list[Run], bool, bool]:
         """Queue runs: the records of those left out by their own policy, whether any was placed, any to be cancelled.
 
@@ -148,7 +148,7 @@ class Entering:
         left_out = [_record(run, now_ms, reason, error) for run, reason, error in entered.left_out]
         return left_out, bool(entered.placed), doomed
 
-    async def _unknown(self, connection: AsyncConnection, runs: Sequence[QueuedRun]) -> list[QueuedRun]:
+    async def _unknown(self, connection: AnyConnection, runs: Sequence[QueuedRun]) -> list[QueuedRun]:
         """Those whose id is not there in any form, once each."""
         fresh: dict[str, QueuedRun] = {}
         for run in runs:
@@ -159,7 +159,7 @@ class Entering:
                 fresh.pop(known, None)
         return list(fresh.values())
 
-    async def _locked(self, connection: AsyncConnection, job_ids: Sequence[str]) -> Mapping[str, Sequence[Any]]:
+    async def _locked(self, connection: AnyConnection, job_ids: Sequence[str]) -> Mapping[str, Sequence[Any]]:
         """The rows of these jobs that are not over, by job; locked, and as they are after that.
 
         No other comes into being meanwhile: the jobs are locked too.
@@ -175,7 +175,7 @@ class Entering:
                 rows[row.job_id].append(row)
         return rows
 
-    async def _replace(self, connection: AsyncConnection, rows: Sequence[Any], now_ms: Ms) -> bool:
+    async def _replace(self, connection: AnyConnection, rows: Sequence[Any], now_ms: Ms) -> bool:
         """End what waits, and have workers end what runs; whether there is any such."""
         waiting = [row.execution_id for row in rows if row.status != RUNNING]
         running = [row.execution_id for row in rows if row.status == RUNNING]
@@ -186,7 +186,7 @@ class Entering:
             await connection.execute(self._mark_running, {"ids": running[begin : begin + SLICE]})
         return bool(running)
 
-    async def _write(self, connection: AsyncConnection, entered: Entered, now_ms: Ms) -> None:
+    async def _write(self, connection: AnyConnection, entered: Entered, now_ms: Ms) -> None:
         queued = [queued_values(run, now_ms, held=False) for run in entered.placed]
         queued += [queued_values(run, now_ms, held=True) for run in entered.held]
         over = [left_out_values(run, now_ms, reason, error) for run, reason, error in entered.left_out]

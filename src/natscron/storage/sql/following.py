@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import bindparam, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.model import Ms, Run
+from natscron.storage.sql.connection import AnyConnection
 from natscron.storage.sql.database import Database
 from natscron.storage.sql.lines import rank
 from natscron.storage.sql.lists import SLICE, Lists
@@ -92,13 +92,13 @@ class RunFollower(Follower[_Sink]):
             watch.told(turn, now)
         self._again()
 
-    async def _read(self, connection: AsyncConnection, since: Ms | None) -> tuple[Ms, Sequence[Any]]:
+    async def _read(self, connection: AnyConnection, since: Ms | None) -> tuple[Ms, Sequence[Any]]:
         """The database's time, and what ended since an instant, None: just now, with all that may become visible."""
         now = await self.database.now_ms(connection)
         since = now if since is None else since
         return now, (await connection.execute(self._ended, {"since": since - OVERLAP_MS})).all()
 
-    async def _read_records(self, connection: AsyncConnection, keys: Sequence[str]) -> list[Run]:
+    async def _read_records(self, connection: AnyConnection, keys: Sequence[str]) -> list[Run]:
         rows: list[Any] = []
         for begin in range(0, len(keys), SLICE):
             rows += (await connection.execute(self._records, {"ids": list(keys[begin : begin + SLICE])})).all()

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Row, Select, bindparam, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.errors import ValidationError
 from natscron.model import Delivery, Ms, Run, RunStatus
 from natscron.storage.protocol import RunQuery
+from natscron.storage.sql.connection import AnyConnection
 from natscron.storage.sql.database import Database
 from natscron.storage.sql.following import RunFollower
 from natscron.storage.sql.gorows import instant_ms
@@ -82,7 +82,7 @@ class History:
     async def import_runs(self, runs: Sequence[Run], *, dry_run: bool = False) -> Sequence[bool]:
         """See :meth:`RunQueue.import_runs <natscron.storage.queue.RunQueue.import_runs>`."""
 
-        async def work(connection: AsyncConnection) -> list[bool]:
+        async def work(connection: AnyConnection) -> list[bool]:
             since = await self._retention.kept_since(connection)
             return await self._records.take(connection, runs, since_ms=since, dry_run=dry_run)
 
@@ -102,7 +102,7 @@ class History:
         """The slot of each job's newest run; jobs without one are left out."""
         ids = [job_id for job_id in dict.fromkeys(job_ids) if storable(job_id)]
 
-        async def work(connection: AsyncConnection) -> dict[str, Ms]:
+        async def work(connection: AnyConnection) -> dict[str, Ms]:
             found: dict[str, Ms] = {}
             for begin in range(0, len(ids), _CHUNK):
                 newest = await self._newest.of(connection, ids[begin : begin + _CHUNK])
@@ -131,7 +131,7 @@ class History:
                 break
         return adopted
 
-    async def _take_up(self, connection: AsyncConnection, most: int) -> int:
+    async def _take_up(self, connection: AnyConnection, most: int) -> int:
         now = await self._database.now_ms(connection)
         rows = (await connection.execute(self._foreign, {"most": most})).all()
         values = []
@@ -156,6 +156,6 @@ class History:
         return len(rows)
 
 
-async def _all(connection: AsyncConnection, statement: Select[Any]) -> Sequence[Row[Any]]:
+async def _all(connection: AnyConnection, statement: Select[Any]) -> Sequence[Row[Any]]:
     rows: Sequence[Row[Any]] = (await connection.execute(statement)).all()
     return rows

@@ -20,7 +20,6 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Table, bindparam, delete, exists, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.codec import encode_row
 from natscron.codec.calendar import encode_calendar
@@ -28,6 +27,7 @@ from natscron.errors import StorageError, StorageUnavailableError
 from natscron.model import Calendar, Job, Ms
 from natscron.storage.sql import numbers
 from natscron.storage.sql.batches import Batches
+from natscron.storage.sql.connection import AnyConnection
 from natscron.storage.sql.database import Database
 from natscron.storage.sql.failures import is_disconnect, is_lock_timeout, is_transient
 from natscron.storage.sql.rows import (
@@ -116,7 +116,7 @@ class SqlJobs:
         """The stored calendar."""
         check_name(name)
 
-        async def work(connection: AsyncConnection) -> Any:  # noqa: ANN401 - a row
+        async def work(connection: AnyConnection) -> Any:  # noqa: ANN401 - a row
             return (await connection.execute(select(*CALENDAR_COLUMNS).where(calendars.c.name == name))).one_or_none()
 
         row = await self._database.read(work)
@@ -125,7 +125,7 @@ class SqlJobs:
     async def last_jobs_seq(self) -> int:
         """The number of the last write; rows that have none yet get theirs first."""
 
-        async def work(connection: AsyncConnection) -> tuple[int, bool]:
+        async def work(connection: AnyConnection) -> tuple[int, bool]:
             return await numbers.read(connection, numbers.JOBS), await has_strangers(connection)
 
         number, strangers = await self._database.read(work)
@@ -134,7 +134,7 @@ class SqlJobs:
     async def adopt(self) -> int:
         """Give the rows that have no number theirs; the number of the last write."""
 
-        async def work(connection: AsyncConnection) -> tuple[int, int]:
+        async def work(connection: AnyConnection) -> tuple[int, int]:
             number = await numbers.hold(connection, numbers.JOBS)
             found = await self._adopt(connection, number, jobs.c.revision == 0)
             return number + found, found
@@ -151,7 +151,7 @@ class SqlJobs:
     async def sweep(self, before_ms: Ms) -> None:
         """Forget what was deleted before an instant; who has not followed until then is handed everything anew."""
 
-        async def work(connection: AsyncConnection) -> int:
+        async def work(connection: AnyConnection) -> int:
             await numbers.hold(connection, numbers.SWEPT)
             old = select(removed.c.revision).where(removed.c.stored_ms < before_ms).order_by(removed.c.revision)
             found = (await connection.execute(old.limit(_SWEEP))).scalars().all()
@@ -170,7 +170,7 @@ class SqlJobs:
         return Write(Kind.JOB, job.id, lambda now: job_values(job, now, row_data), expected, create)
 
     async def _fetch(self, condition: ColumnElement[bool]) -> Job | None:
-        async def work(connection: AsyncConnection) -> Job | None:
+        async def work(connection: AnyConnection) -> Job | None:
             row = (await connection.execute(select(*JOB_COLUMNS).where(condition))).one_or_none()
             if row is None:
                 return None
@@ -206,7 +206,7 @@ class SqlJobs:
         return outcomes
 
     async def _write_together(self, writes: Sequence[Write]) -> list[int | Exception]:
-        async def work(connection: AsyncConnection) -> list[int | Exception]:
+        async def work(connection: AnyConnection) -> list[int | Exception]:
             number = await numbers.hold(connection, numbers.JOBS)
             now = await self._now(connection)
             try:
@@ -235,13 +235,13 @@ class SqlJobs:
                 raise StorageUnavailableError(f"{self._database.where}: {type(error).__name__}") from error
         raise failure
 
-    async def _now(self, connection: AsyncConnection) -> Ms:
+    async def _now(self, connection: AnyConnection) -> Ms:
         """The database's time; from here on a row that somebody holds is waited for a moment only."""
         if self._database.name == "postgresql":
             return int((await connection.execute(_NOW_AND_WAIT)).one()[0])
         return await self._database.now_ms(connection)
 
-    async def _there(self, connection: AsyncConnection, writes: Sequence[Write]) -> Mapping[tuple[Kind, str], int]:
+    async def _there(self, connection: AnyConnection, writes: Sequence[Write]) -> Mapping[tuple[Kind, str], int]:
         found: dict[tuple[Kind, str], int] = {}
         for kind, (table, key) in _TABLES.items():
             if any(write.kind is kind for write in writes):
@@ -255,7 +255,7 @@ class SqlJobs:
                 found |= {(kind, row[0]): row[1] for row in await connection.execute(query)}
         return found
 
-    async def _carry_out(self, connection: AsyncConnection, planned: Plan) -> None:
+    async def _carry_out(self, connection: AnyConnection, planned: Plan) -> None:
         for kind, (table, key) in _TABLES.items():
             gone = [name for one, name in planned.deletes if one is kind]
             if gone:
@@ -271,14 +271,14 @@ class SqlJobs:
         if any(isinstance(outcome, int) for outcome in planned.outcomes):
             await self._set_number(connection, planned.number)
 
-    async def _set_number(self, connection: AsyncConnection, number: int) -> None:
+    async def _set_number(self, connection: AnyConnection, number: int) -> None:
         """Set the counter and tell other processes."""
         if self._database.name == "postgresql":
             await connection.execute(_SET_AND_NOTIFY, {"value": number})
         else:
             await numbers.set_number(connection, numbers.JOBS, number)
 
-    async def _adopt(self, connection: AsyncConnection, number: int, which: ColumnElement[bool]) -> int:
+    async def _adopt(self, connection: AnyConnection, number: int, which: ColumnElement[bool]) -> int:
         """How many of these rows were given a number; the caller holds the counter."""
         query = select(jobs.c.id, jobs.c.stored_ms).where(which).order_by(jobs.c.stored_ms, jobs.c.id).limit(_ADOPT)
         strangers = (await connection.execute(query)).all()
@@ -306,7 +306,7 @@ def _away(error: StorageError) -> bool:
     return not isinstance(cause, StatementError) or is_disconnect(cause) or is_transient(cause)
 
 
-async def has_strangers(connection: AsyncConnection) -> bool:
+async def has_strangers(connection: AnyConnection) -> bool:
     """Whether there are rows without a number."""
     return bool((await connection.execute(_STRANGERS)).scalar_one())
 
@@ -319,7 +319,7 @@ def _those(kind: Kind, writes: Sequence[Write]) -> ColumnElement[bool]:
 
 
 async def _update(
-    connection: AsyncConnection, table: Table, key: ColumnElement[str], values: Sequence[dict[str, Any]]
+    connection: AnyConnection, table: Table, key: ColumnElement[str], values: Sequence[dict[str, Any]]
 ) -> None:
     """Update rows by their primary key."""
     name = key.key or ""

@@ -23,10 +23,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, bindparam, case, func, literal_column, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.model import Ms
 from natscron.policy.overlap import BUFFER_MAX
+from natscron.storage.sql.connection import AnyConnection
 from natscron.storage.sql.database import Database
 from natscron.storage.sql.lists import SLICE, Lists, forced
 from natscron.storage.sql.runrows import HELD, LATER, OPEN, PENDING, RANKS, capacity_of
@@ -114,14 +114,14 @@ class Lines:
             )
         )
 
-    async def lock(self, connection: AsyncConnection, job_ids: Iterable[str]) -> list[str]:
+    async def lock(self, connection: AnyConnection, job_ids: Iterable[str]) -> list[str]:
         """Be the only one to change what is going and held of these jobs; the ids once each, in order."""
         ids = sorted(set(job_ids))
         if ids and self._locks:
             (await connection.execute(self._lock, {"ids": ids})).all()
         return ids
 
-    async def counts(self, connection: AsyncConnection, job_ids: Sequence[str]) -> Mapping[str, Counts]:
+    async def counts(self, connection: AnyConnection, job_ids: Sequence[str]) -> Mapping[str, Counts]:
         """Of each of these jobs, which are locked."""
         if not job_ids:
             return {}
@@ -133,7 +133,7 @@ class Lines:
                 found[job_id] = Counts(found[job_id].going, held)
         return found
 
-    async def release(self, connection: AsyncConnection, job_ids: Sequence[str], now_ms: Ms) -> int:
+    async def release(self, connection: AnyConnection, job_ids: Sequence[str], now_ms: Ms) -> int:
         """Let go what is held of these jobs, which are locked, as much as there is room for; how many runs."""
         released = 0
         for begin in range(0, len(job_ids), SLICE):
@@ -145,7 +145,7 @@ class Lines:
                     break
         return released
 
-    async def _release(self, connection: AsyncConnection, ids: Sequence[str], now_ms: Ms) -> tuple[int, list[str]]:
+    async def _release(self, connection: AnyConnection, ids: Sequence[str], now_ms: Ms) -> tuple[int, list[str]]:
         """One round: how many runs, and of which jobs; the next that is held there may have a policy of its own."""
         found = (await connection.execute(self._heads, self._lists.given(ids))).all()
         heads = {row.head: row for row in found if row.head is not None}
@@ -164,7 +164,7 @@ class Lines:
             return 0, []
         return (await connection.execute(self._let_go, {"ids": due, "now": now_ms})).rowcount, jobs
 
-    async def _several(self, connection: AsyncConnection, job_id: str, going: int) -> list[str]:
+    async def _several(self, connection: AnyConnection, job_id: str, going: int) -> list[str]:
         """The oldest that are held, as many as each one's own capacity leaves room for."""
         found: list[str] = []
         rows = (await connection.execute(self._line, {"job": job_id, "most": _RELEASED_MAX})).all()

@@ -27,7 +27,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.errors import (
     LeadershipLostError,
@@ -40,6 +39,7 @@ from natscron.errors import (
 from natscron.model import Lease, LeaseRecord, Ms, NoteRef, OpenRow, QueuedRun, Run
 from natscron.storage.protocol import LeaderLink, Outgoing, Staged, StateSnapshot
 from natscron.storage.sql.apart import Apart  # noqa: TC001 - one import block reads better than two
+from natscron.storage.sql.connection import AnyConnection
 from natscron.storage.sql.database import ATTEMPTS, Database, Work
 from natscron.storage.sql.failures import is_transient
 from natscron.storage.sql.jobs import SqlJobs
@@ -67,7 +67,7 @@ _PAUSE_S: Final = 0.005
 class RunEntry(Protocol):
     """What a link needs of the run queue."""
 
-    async def enter(self, connection: AsyncConnection, runs: Sequence[QueuedRun], now_ms: Ms) -> Sequence[Run]:
+    async def enter(self, connection: AnyConnection, runs: Sequence[QueuedRun], now_ms: Ms) -> Sequence[Run]:
         """Queue runs within a fenced transaction; the records of those left out."""
         ...
 
@@ -92,9 +92,7 @@ class _Commit:
 class _Op:
     """Anything else that has its place in the order."""
 
-    def __init__(
-        self, work: Work[Any], done: Callable[[Any], None], *, reading: bool
-    ) -> None:
+    def __init__(self, work: Work[Any], done: Callable[[Any], None], *, reading: bool) -> None:
         self.work = work
         self.done = done
         self.reading = reading
@@ -169,7 +167,7 @@ class SqlLink(LeaderLink):
     async def save_rows(self, rows: Sequence[OpenRow]) -> None:
         """Write or overwrite open rows."""
 
-        async def work(connection: AsyncConnection) -> None:
+        async def work(connection: AnyConnection) -> None:
             await self._fence(connection)
             await self._statements.save_rows(connection, rows)
 
@@ -179,7 +177,7 @@ class SqlLink(LeaderLink):
     async def delete_rows(self, run_ids: Sequence[str]) -> None:
         """Delete open rows, also after the lease was released."""
 
-        async def work(connection: AsyncConnection) -> None:
+        async def work(connection: AnyConnection) -> None:
             if not self._released:
                 await self._fence(connection)
             await self._statements.delete_rows(connection, run_ids)
@@ -194,7 +192,7 @@ class SqlLink(LeaderLink):
     async def write_lease(self, lease: Lease, expected_revision: int) -> int:
         """Compare-and-set. Raises WrongRevisionError when refused, StorageUncertainError when no answer came."""
 
-        async def work(connection: AsyncConnection) -> int:
+        async def work(connection: AnyConnection) -> int:
             return await self._statements.write_lease(connection, lease, expected_revision)
 
         def written(_revision: int) -> None:
@@ -305,7 +303,7 @@ class SqlLink(LeaderLink):
         rows = [row for commit in commits for row in commit.rows]
         written = [(commit.note, commit.run_ids) for commit in commits if commit.run_ids]
 
-        async def work(connection: AsyncConnection) -> Sequence[Run]:
+        async def work(connection: AnyConnection) -> Sequence[Run]:
             revision = await self._fence(connection)
             now = await self._database.now_ms(connection)
             left_out = await self._queue.enter(connection, runs, now) if runs else ()
@@ -354,7 +352,7 @@ class SqlLink(LeaderLink):
         async with self._database.transaction_on(self._apart.connection) as connection:
             return await work(connection)
 
-    async def _fence(self, connection: AsyncConnection) -> int:
+    async def _fence(self, connection: AnyConnection) -> int:
         """Have the lease until the end of the transaction; its revision. Raises LeadershipLostError."""
         revision = None if self._released else await self._statements.fence(connection, self._held)
         if revision is None:
@@ -374,7 +372,7 @@ class SqlLink(LeaderLink):
             _fail(self._waiting.popleft().future, LeadershipLostError("the link was cut"))
 
 
-async def _nothing(_connection: AsyncConnection) -> None:
+async def _nothing(_connection: AnyConnection) -> None:
     """Wait for what was asked for before."""
 
 

@@ -7,7 +7,21 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ARRAY, ColumnElement, FromClause, Select, Subquery, Text, bindparam, column, func, text
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Dialect,
+    FromClause,
+    Select,
+    Subquery,
+    Text,
+    TextualSelect,
+    bindparam,
+    column,
+    func,
+    text,
+)
+from sqlalchemy.types import TypeDecorator
 
 from natscron.storage.sql.database import Database
 
@@ -34,6 +48,24 @@ def forced(statement: Select[Any], table: FromClause, index: str) -> Select[Any]
     return statement
 
 
+class _Json(TypeDecorator[list[str]]):
+    """A list of texts as one value."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: list[str] | None, dialect: Dialect) -> str:
+        """JSON."""
+        del dialect
+        return msgspec.json.encode(value).decode()
+
+
+def _members(name: str) -> TextualSelect:
+    """On SQLite: those of a parameter that is a list."""
+    select_all = text(f"SELECT value FROM json_each(:{name})")  # noqa: S608 - the name of a parameter of ours
+    return select_all.bindparams(bindparam(name, type_=_Json)).columns(column("value", Text))
+
+
 class Lists:
     """How this database takes lists."""
 
@@ -44,12 +76,16 @@ class Lists:
         """``value`` is in the list that is given as the parameter ``name``, a list of texts."""
         if self._name == "postgresql":
             return value == func.any(bindparam(name, type_=ARRAY(Text)))
+        if self._name == "sqlite":
+            return value.in_(_members(name))
         return value.in_(bindparam(name, expanding=True))
 
     def not_among(self, value: ColumnElement[Any], name: str) -> ColumnElement[bool]:
         """``value`` is in no such list."""
         if self._name == "postgresql":
             return value != func.all(bindparam(name, type_=ARRAY(Text)))
+        if self._name == "sqlite":
+            return value.not_in(_members(name))
         return value.not_in(bindparam(name, expanding=True))
 
     def listed(self) -> Subquery:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ScalarSelect, Subquery, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.model import Ms
+from natscron.storage.sql.connection import AnyConnection
 from natscron.storage.sql.database import Database
 from natscron.storage.sql.lines import word
 from natscron.storage.sql.lists import Lists, forced
@@ -28,7 +28,7 @@ class Newest:
             e.c.job_id, e.c.status, e.c.scheduled_ms, e.c.started_ms, e.c.finished_ms, e.c.recorded_ms
         ).where(lists.among(e.c.execution_id, "ids"))
 
-    async def of(self, connection: AsyncConnection, job_ids: Sequence[str]) -> Mapping[str, Any]:
+    async def of(self, connection: AnyConnection, job_ids: Sequence[str]) -> Mapping[str, Any]:
         """Rows by job; the newest by its start, and of two with one start the one that ended last."""
         keys = [key for row in (await connection.execute(self._keys, self._given(job_ids))).all() for key in row if key]
         found: dict[str, Any] = {}

@@ -7,8 +7,8 @@ order, and who reads a number has everything up to it. Lock order everywhere: th
 from typing import Final
 
 from sqlalchemy import bindparam, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from natscron.storage.sql.connection import AnyConnection
 from natscron.storage.sql.schema import meta
 
 __all__ = ["GONE", "JOBS", "READER", "STATE", "SWEPT", "hold", "read", "set_number", "take"]
@@ -31,12 +31,12 @@ _TAKE_RETURNING: Final = _TAKE.returning(meta.c.number)
 _SET: Final = update(meta).where(meta.c.name == bindparam("counter")).values(number=bindparam("value"))
 
 
-async def hold(connection: AsyncConnection, counter: str) -> int:
+async def hold(connection: AnyConnection, counter: str) -> int:
     """Lock a counter until the end of the transaction; its number."""
     return int((await connection.execute(_HOLD, {"counter": counter})).scalar_one())
 
 
-async def take(connection: AsyncConnection, counter: str, n: int = 1) -> int:
+async def take(connection: AnyConnection, counter: str, n: int = 1) -> int:
     """Take ``n`` numbers, and lock the counter; the last of them."""
     values = {"counter": counter, "n": n}
     if connection.dialect.update_returning:
@@ -45,11 +45,11 @@ async def take(connection: AsyncConnection, counter: str, n: int = 1) -> int:
     return await read(connection, counter)
 
 
-async def read(connection: AsyncConnection, counter: str) -> int:
+async def read(connection: AnyConnection, counter: str) -> int:
     """A counter's number."""
     return int((await connection.execute(_SELECT, {"counter": counter})).scalar_one())
 
 
-async def set_number(connection: AsyncConnection, counter: str, value: int) -> None:
+async def set_number(connection: AnyConnection, counter: str, value: int) -> None:
     """Set a counter that is locked."""
     await connection.execute(_SET, {"counter": counter, "value": value})

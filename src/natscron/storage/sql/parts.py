@@ -3,11 +3,12 @@
 import logging
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from natscron.clock import Clock
 from natscron.model import Ms
 from natscron.storage.sql import numbers
+from natscron.storage.sql.connection import AnyConnection
 from natscron.storage.sql.database import Database
 from natscron.storage.sql.history import History
 from natscron.storage.sql.jobs import SqlJobs
@@ -92,7 +93,7 @@ class Parts:
     async def sweep(self) -> None:
         """Housekeeping. Raises StorageError."""
 
-        async def work(connection: AsyncConnection) -> int:
+        async def work(connection: AnyConnection) -> int:
             now = await self.database.now_ms(connection)
             await self._statements.sweep(connection, now)
             return now

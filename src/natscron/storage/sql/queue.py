@@ -21,11 +21,10 @@ A leader's link queues runs within its own fenced transaction (:meth:`Queue.ente
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from natscron.model import Activity, Claim, Claimed, Ending, Ms, QueuedRun, Run, WorkerInfo
 from natscron.storage.queue import QueueSink
 from natscron.storage.sql.claiming import Claiming
+from natscron.storage.sql.connection import AnyConnection
 from natscron.storage.sql.database import Database
 from natscron.storage.sql.ending import Changed, Endings
 from natscron.storage.sql.entering import Entering
@@ -62,7 +61,7 @@ class Queue:
 
     # The leader's side.
 
-    async def enter(self, connection: AsyncConnection, runs: Sequence[QueuedRun], now_ms: Ms) -> list[Run]:
+    async def enter(self, connection: AnyConnection, runs: Sequence[QueuedRun], now_ms: Ms) -> list[Run]:
         """Queue runs, as part of a leader's transaction; the records of those left out by their overlap policy.
 
         One whose id is there already changes nothing. Repeatable: a transaction that is rolled back leaves nothing.
@@ -90,7 +89,7 @@ class Queue:
         info = self._workers.get(worker)
         instance = worker if info is None else info.instance
 
-        async def work(connection: AsyncConnection) -> Claimed:
+        async def work(connection: AnyConnection) -> Claimed:
             return await self._claiming.claim(connection, worker, instance, handlers=handlers, limit=limit)
 
         return await self._database.run(work)
@@ -131,7 +130,7 @@ class Queue:
     async def mark_unhandled(self) -> int:
         """Show ``no_handler`` on due runs whose handler no live worker has; how many there are now."""
 
-        async def ripen(connection: AsyncConnection) -> int:
+        async def ripen(connection: AnyConnection) -> int:
             return await self._claiming.promote(connection, await self._database.now_ms(connection))
 
         next_ms, now = await self._database.read(self._times)
@@ -183,17 +182,17 @@ class Queue:
     async def heal(self) -> None:
         """Housekeeping: let go what is held for nothing, forget dead workers."""
 
-        async def work(connection: AsyncConnection) -> Changed:
+        async def work(connection: AnyConnection) -> Changed:
             return Changed(result=None, claimable=await self._upkeep.heal(connection) > 0)
 
         await self._change(work)
 
     # Common.
 
-    async def _change(self, work: Callable[[AsyncConnection], Awaitable[Changed]]) -> Any:  # noqa: ANN401 - its result
+    async def _change(self, work: Callable[[AnyConnection], Awaitable[Changed]]) -> Any:  # noqa: ANN401 - its result
         """A transaction after which runs may be claimable."""
 
-        async def told(connection: AsyncConnection) -> Changed:
+        async def told(connection: AnyConnection) -> Changed:
             changed = await work(connection)
             if changed.claimable:
                 await self._signals.notify(connection, Topic.QUEUE)
@@ -204,14 +203,14 @@ class Queue:
             self._sinks.wake()
         return changed.result
 
-    async def _times(self, connection: AsyncConnection) -> tuple[Ms | None, Ms]:
+    async def _times(self, connection: AnyConnection) -> tuple[Ms | None, Ms]:
         return await self._upkeep.next_ms(connection), await self._database.now_ms(connection)
 
     async def _look(self) -> Look:
         workers = tuple(self._workers)
         handlers = {name for info in self._workers.values() for name in info.handlers}
 
-        async def work(connection: AsyncConnection) -> Look:
+        async def work(connection: AnyConnection) -> Look:
             upkeep = self._upkeep
             return Look(
                 claimable=await upkeep.claimable(connection, handlers),

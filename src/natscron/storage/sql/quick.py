@@ -15,6 +15,7 @@ away. The thread itself waits for nothing but SQLite: at BEGIN, for ``busy_timeo
 import asyncio
 import sqlite3
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, Self, TypeVar
@@ -33,7 +34,9 @@ class QuickConnection(aiosqlite.Connection):
 
     begin: str | None = None
     busy = False
-    """A transaction is in the thread that nobody waits for any more."""
+    """A transaction is in the thread."""
+    plans: "OrderedDict[Any, Any]"
+    """What :class:`~natscron.storage.sql.direct.Direct` keeps of the statements that came."""
     _opened: sqlite3.Connection | None = None
     _ending: "asyncio.Future[Any] | None" = None
 
@@ -46,6 +49,7 @@ class QuickConnection(aiosqlite.Connection):
             return connection._opened
 
         connection = cls(connect, iter_chunk_size=64)
+        connection.plans = OrderedDict()
         # As SQLAlchemy has it: a process that ends does not wait for it.
         connection._thread.daemon = True
         try:
@@ -88,7 +92,7 @@ class QuickConnection(aiosqlite.Connection):
         waited for. Raises what the coroutine raises, RuntimeError if it awaits anything else.
         """
         if not self._running:
-            raise ValueError("Connection closed")
+            raise OSError("the connection to SQLite is closed")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.busy = True
         future.add_done_callback(self._rest)

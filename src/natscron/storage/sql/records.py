@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import bindparam, delete, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.model import Ms, Run, RunStatus
+from natscron.storage.sql.connection import AnyConnection
 from natscron.storage.sql.database import Database
 from natscron.storage.sql.lines import words
 from natscron.storage.sql.lists import SLICE, Lists
@@ -51,7 +51,7 @@ class Records:
         )
         self._delete = delete(e).where(these, OVER_ROWS)
 
-    async def save(self, connection: AsyncConnection, runs: Sequence[Run]) -> None:
+    async def save(self, connection: AnyConnection, runs: Sequence[Run]) -> None:
         """Write records, in the place of those that are there; of several of one try the last one."""
         now = await self._database.now_ms(connection)
         rows = _rows(runs, now)
@@ -63,9 +63,7 @@ class Records:
         if old:
             await connection.execute(self._overwrite, old)
 
-    async def take(
-        self, connection: AsyncConnection, runs: Sequence[Run], *, since_ms: Ms, dry_run: bool
-    ) -> list[bool]:
+    async def take(self, connection: AnyConnection, runs: Sequence[Run], *, since_ms: Ms, dry_run: bool) -> list[bool]:
         """Write records that are not there, and not older than ``since_ms``; for each whether it was."""
         # Without queue_ms: nobody who follows new records is told.
         rows = {key: {**row, "queue_ms": None} for key, row in _rows(runs, 0).items()}
@@ -79,19 +77,19 @@ class Records:
             stored.append(new.pop(key, None) is not None)
         return stored
 
-    async def delete(self, connection: AsyncConnection, job_id: str, before_ms: Ms) -> int:
+    async def delete(self, connection: AnyConnection, job_id: str, before_ms: Ms) -> int:
         """Delete a job's records of runs that are over, up to an instant, inclusive; how many, at most a thousand."""
         ids = list((await connection.execute(self._up_to, {"job": job_id, "before": before_ms})).scalars())
         return await self.delete_these(connection, ids)
 
-    async def delete_these(self, connection: AsyncConnection, ids: Sequence[str]) -> int:
+    async def delete_these(self, connection: AnyConnection, ids: Sequence[str]) -> int:
         """Delete those of these records that are over; how many."""
         deleted = 0
         for begin in range(0, len(ids), SLICE):
             deleted += (await connection.execute(self._delete, {"ids": list(ids[begin : begin + SLICE])})).rowcount
         return deleted
 
-    async def _those_known(self, connection: AsyncConnection, ids: Sequence[str]) -> set[str]:
+    async def _those_known(self, connection: AnyConnection, ids: Sequence[str]) -> set[str]:
         known: set[str] = set()
         for begin in range(0, len(ids), SLICE):
             known.update((await connection.execute(self._known, {"ids": list(ids[begin : begin + SLICE])})).scalars())

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy import bindparam, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.model import Ms
+from natscron.storage.sql.connection import AnyConnection
 from natscron.storage.sql.database import Database
 from natscron.storage.sql.lists import SLICE, Lists, forced
 from natscron.storage.sql.records import DELETED_MAX, OVER_ROWS, Records
@@ -58,7 +58,7 @@ class Retention:
         )
         self._cuts = select(listed.c.id, too_many.label("cut"))
 
-    async def kept_since(self, connection: AsyncConnection) -> Ms:
+    async def kept_since(self, connection: AnyConnection) -> Ms:
         """The time of the oldest record that is kept."""
         return await self._database.now_ms(connection) - self._max_age_ms
 
@@ -85,15 +85,15 @@ class Retention:
                 return
         self._after = upto
 
-    async def _delete_aged(self, connection: AsyncConnection) -> int:
+    async def _delete_aged(self, connection: AnyConnection) -> int:
         before = await self.kept_since(connection)
         ids = list((await connection.execute(self._aged, {"before": before})).scalars())
         return await self._records.delete_these(connection, ids)
 
-    async def _read_jobs(self, connection: AsyncConnection) -> tuple[list[str], Ms]:
+    async def _read_jobs(self, connection: AnyConnection) -> tuple[list[str], Ms]:
         rows = (await connection.execute(self._stretch, {"after": self._after})).all()
         return [row.job_id for row in rows], max((row.upto for row in rows), default=self._after)
 
-    async def _read_cuts(self, connection: AsyncConnection, job_ids: Sequence[str]) -> list[tuple[str, Ms]]:
+    async def _read_cuts(self, connection: AnyConnection, job_ids: Sequence[str]) -> list[tuple[str, Ms]]:
         rows = (await connection.execute(self._cuts, self._given(job_ids))).all()
         return [(row.id, row.cut) for row in rows if row.cut is not None]

@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.errors import StorageError
 from natscron.storage.sql.apart import Apart
+from natscron.storage.sql.connection import AnyConnection
 from natscron.storage.sql.database import Database
 from natscron.storage.sql.failures import DATABASE_ERRORS
 from natscron.storage.sql.schema import jobs, meta
@@ -75,7 +76,7 @@ class Signals:
             for fn in tuple(self._listeners[topic].values()):
                 fn()
 
-    async def notify(self, connection: AsyncConnection, *topics: Topic) -> None:
+    async def notify(self, connection: AnyConnection, *topics: Topic) -> None:
         """Part of a transaction: other processes hear of it when it is committed. Nothing where they ask anyway."""
         if self._database.name == "postgresql":
             for topic in topics:

@@ -13,13 +13,13 @@ from typing import Any, Final
 
 from sqlalchemy import Row, Select, and_, bindparam, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.codec import state as records
 from natscron.errors import LimitExceededError, WrongRevisionError
 from natscron.model import Holder, Lease, LeaseRecord, Ms, Node, Note, NoteRef, OpenRow
 from natscron.storage.protocol import StateSnapshot
 from natscron.storage.sql import numbers
+from natscron.storage.sql.connection import AnyConnection
 from natscron.storage.sql.database import Database
 from natscron.storage.sql.runrows import storable
 from natscron.storage.sql.schema import lease, nodes, notes, open_rows
@@ -59,8 +59,9 @@ class Statements:
     def __init__(self, database: Database, signals: Signals) -> None:
         self._database = database
         self._signals = signals
+        self._insert_notes = database.insert_ignore(notes)
 
-    async def fence(self, connection: AsyncConnection, held: tuple[int, str] | None) -> int | None:
+    async def fence(self, connection: AnyConnection, held: tuple[int, str] | None) -> int | None:
         """Lock the lease, and see that it is ``held`` by this epoch and nonce (None: there is no lease at all).
 
         Its revision, 0 for none; None: somebody else has it, and nothing may be written.
@@ -75,12 +76,12 @@ class Statements:
             return None
         return int((await connection.execute(_LEASE)).one().revision)
 
-    async def read_lease(self, connection: AsyncConnection) -> LeaseRecord | None:
+    async def read_lease(self, connection: AnyConnection) -> LeaseRecord | None:
         """The lease; None: there never was one. Raises MalformedInputError."""
         row = (await connection.execute(_LEASE)).one_or_none()
         return None if row is None else LeaseRecord(records.decode_lease(row.data), row.revision, row.stored_ms)
 
-    async def write_lease(self, connection: AsyncConnection, new: Lease, expected: int) -> int:
+    async def write_lease(self, connection: AnyConnection, new: Lease, expected: int) -> int:
         """Compare-and-set; the new revision. Raises WrongRevisionError."""
         if expected and not (await connection.execute(_HELD_AT, {"expected": expected})).rowcount:
             raise WrongRevisionError(f"the lease is not at revision {expected}")
@@ -106,7 +107,7 @@ class Statements:
         return number
 
     async def write_note(
-        self, connection: AsyncConnection, written: Sequence[tuple[NoteRef, Sequence[str]]], revision: int, now: Ms
+        self, connection: AnyConnection, written: Sequence[tuple[NoteRef, Sequence[str]]], revision: int, now: Ms
     ) -> None:
         """Write journal notes under the lease's revision."""
         values = [
@@ -120,9 +121,9 @@ class Statements:
             for ref, run_ids in written
         ]
         if values:
-            await connection.execute(self._database.insert_ignore(notes), values)
+            await connection.execute(self._insert_notes, values)
 
-    async def save_rows(self, connection: AsyncConnection, rows: Iterable[OpenRow]) -> None:
+    async def save_rows(self, connection: AnyConnection, rows: Iterable[OpenRow]) -> None:
         """Write or overwrite open rows."""
         newest = {row.run_id: records.encode_row(row) for row in rows}
         if not newest:
@@ -136,7 +137,7 @@ class Statements:
         await connection.execute(insert(open_rows), values)
         await self._signals.notify(connection, Topic.STATE)
 
-    async def delete_rows(self, connection: AsyncConnection, run_ids: Sequence[str]) -> None:
+    async def delete_rows(self, connection: AnyConnection, run_ids: Sequence[str]) -> None:
         """Delete open rows; unknown ones are no error."""
         if not run_ids:
             return
@@ -145,7 +146,7 @@ class Statements:
         await numbers.set_number(connection, numbers.GONE, number)
         await self._signals.notify(connection, Topic.STATE)
 
-    async def create_row(self, connection: AsyncConnection, row: OpenRow) -> bool:
+    async def create_row(self, connection: AnyConnection, row: OpenRow) -> bool:
         """Write an open row; False if there is one under that run id."""
         number = await numbers.take(connection, numbers.STATE)
         if (await connection.execute(select(open_rows.c.run_id).where(open_rows.c.run_id == row.run_id))).first():
@@ -155,7 +156,7 @@ class Statements:
         await self._signals.notify(connection, Topic.STATE)
         return True
 
-    async def read_state(self, connection: AsyncConnection, after: NoteRef, barrier: int) -> StateSnapshot:
+    async def read_state(self, connection: AnyConnection, after: NoteRef, barrier: int) -> StateSnapshot:
         """Notes after ``after`` and all open rows, both below ``barrier``. Raises MalformedInputError."""
         later = or_(notes.c.epoch > after.epoch, and_(notes.c.epoch == after.epoch, notes.c.n > after.n))
         found = await connection.execute(
@@ -169,12 +170,12 @@ class Statements:
         )
         return StateSnapshot(tuple(journal), tuple(records.decode_row(row.data) for row in rows))
 
-    async def purge_notes(self, connection: AsyncConnection, upto: NoteRef) -> None:
+    async def purge_notes(self, connection: AnyConnection, upto: NoteRef) -> None:
         """Delete the notes up to and including ``upto``."""
         earlier = or_(notes.c.epoch < upto.epoch, and_(notes.c.epoch == upto.epoch, notes.c.n <= upto.n))
         await connection.execute(delete(notes).where(earlier))
 
-    async def write_node(self, connection: AsyncConnection, node: Node, *, gone: bool) -> None:
+    async def write_node(self, connection: AnyConnection, node: Node, *, gone: bool) -> None:
         """Write or overwrite an announcement, or delete it."""
         await numbers.take(connection, numbers.STATE)
         await connection.execute(delete(nodes).where(nodes.c.instance == node.instance, nodes.c.nonce == node.nonce))
@@ -189,11 +190,11 @@ class Statements:
             await connection.execute(insert(nodes).values(values))
         await self._signals.notify(connection, Topic.STATE)
 
-    async def sweep(self, connection: AsyncConnection, now: Ms) -> None:
+    async def sweep(self, connection: AnyConnection, now: Ms) -> None:
         """Forget instances that have been silent for an hour."""
         await connection.execute(delete(nodes).where(nodes.c.stored_ms < now - _SILENT_MS))
 
-    async def _delete(self, connection: AsyncConnection, run_ids: Sequence[str]) -> None:
+    async def _delete(self, connection: AnyConnection, run_ids: Sequence[str]) -> None:
         for begin in range(0, len(run_ids), _SLICE):
             some = run_ids[begin : begin + _SLICE]
             await connection.execute(delete(open_rows).where(open_rows.c.run_id.in_(some)))

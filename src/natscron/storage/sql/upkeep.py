@@ -9,9 +9,9 @@ from typing import Final
 
 import msgspec
 from sqlalchemy import bindparam, case, delete, func, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.model import Activity, Claim, Ms, Reason, RunStatus, WorkerInfo
+from natscron.storage.sql.connection import AnyConnection
 from natscron.storage.sql.database import Database
 from natscron.storage.sql.lines import Lines, rank, words
 from natscron.storage.sql.lists import SLICE, Lists
@@ -99,7 +99,7 @@ class Upkeep:
 
     # Workers.
 
-    async def beat(self, connection: AsyncConnection, worker: WorkerInfo) -> Mapping[tuple[str, int], str]:
+    async def beat(self, connection: AnyConnection, worker: WorkerInfo) -> Mapping[tuple[str, int], str]:
         """See :meth:`RunQueue.beat <natscron.storage.queue.RunQueue.beat>`."""
         now = await self._database.now_ms(connection)
         values = {
@@ -114,17 +114,17 @@ class Upkeep:
         owned = (await connection.execute(self._owned, {"worker": worker.id})).all()
         return {(row.run_id, row.attempt): row.cancel_reason or "" for row in owned}
 
-    async def retire(self, connection: AsyncConnection, worker: str) -> None:
+    async def retire(self, connection: AnyConnection, worker: str) -> None:
         """Take an announcement back."""
         await connection.execute(self._retire, {"worker": worker})
 
-    async def workers(self, connection: AsyncConnection) -> list[WorkerInfo]:
+    async def workers(self, connection: AnyConnection) -> list[WorkerInfo]:
         """Those that are alive."""
         now = await self._database.now_ms(connection)
         rows = (await connection.execute(self._alive, {"now": now})).scalars()
         return [_decoder.decode(data) for data in rows]
 
-    async def lost(self, connection: AsyncConnection, limit: int) -> list[Claim]:
+    async def lost(self, connection: AnyConnection, limit: int) -> list[Claim]:
         """See :meth:`RunQueue.lost <natscron.storage.queue.RunQueue.lost>`."""
         now = await self._database.now_ms(connection)
         rows = (await connection.execute(self._lost, {"now": now, "most": limit})).all()
@@ -132,7 +132,7 @@ class Upkeep:
 
     # Handlers.
 
-    async def unhandled(self, connection: AsyncConnection) -> tuple[int, list[str], list[str]]:
+    async def unhandled(self, connection: AnyConnection) -> tuple[int, list[str], list[str]]:
         """How many due runs nobody has a handler for, the handlers to be marked, and those to be unmarked."""
         known = {name for info in await self.workers(connection) for name in info.handlers}
         rows = (await connection.execute(self._waiting)).all()
@@ -141,7 +141,7 @@ class Upkeep:
         unmark = [row.handler for row in rows if row.handler in known and row.marked]
         return sum(row.runs for row in missing), mark, unmark
 
-    async def mark(self, connection: AsyncConnection, mark: Sequence[str], unmark: Sequence[str]) -> None:
+    async def mark(self, connection: AnyConnection, mark: Sequence[str], unmark: Sequence[str]) -> None:
         """Show it, or show it no more."""
         if mark:
             await connection.execute(self._mark, {"handlers": mark})
@@ -150,24 +150,24 @@ class Upkeep:
 
     # Looks.
 
-    async def next_ms(self, connection: AsyncConnection) -> Ms | None:
+    async def next_ms(self, connection: AnyConnection) -> Ms | None:
         """When the next run is due of those that are not."""
         found: Ms | None = (await connection.execute(self._next)).scalar_one()
         return found
 
-    async def claimable(self, connection: AsyncConnection, handlers: Iterable[str]) -> bool:
+    async def claimable(self, connection: AnyConnection, handlers: Iterable[str]) -> bool:
         """Whether a run waits for one of these handlers."""
         names = list(handlers)
         return bool(names) and (await connection.execute(self._claimable, {"handlers": names})).first() is not None
 
-    async def doomed(self, connection: AsyncConnection, mine: Iterable[str]) -> set[str]:
+    async def doomed(self, connection: AnyConnection, mine: Iterable[str]) -> set[str]:
         """The tries of these workers that are to be cancelled."""
         names = list(mine)
         if not names:
             return set()
         return set((await connection.execute(self._doomed, {"workers": names})).scalars())
 
-    async def activity(self, connection: AsyncConnection, job_ids: Sequence[str]) -> Mapping[str, Activity]:
+    async def activity(self, connection: AnyConnection, job_ids: Sequence[str]) -> Mapping[str, Activity]:
         """See :meth:`RunQueue.activity <natscron.storage.queue.RunQueue.activity>`."""
         found: dict[str, Activity] = {}
         for begin in range(0, len(job_ids), SLICE):
@@ -193,7 +193,7 @@ class Upkeep:
 
     # Housekeeping.
 
-    async def heal(self, connection: AsyncConnection) -> int:
+    async def heal(self, connection: AnyConnection) -> int:
         """Let go what is held although there is room for it, of the next thousand jobs that have any; how many runs.
 
         And forget workers that died long ago.

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import LargeBinary, bindparam, cast, func, literal, null, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.model import Calendar, Job
 from natscron.storage.protocol import JobSink
 from natscron.storage.sql import numbers
+from natscron.storage.sql.connection import AnyConnection
 from natscron.storage.sql.database import Database
 from natscron.storage.sql.jobs import SqlJobs
 from natscron.storage.sql.rows import CALENDAR_COLUMNS, GO_COLUMNS, JOB_COLUMNS, calendar_of, job_of
@@ -59,7 +59,7 @@ class JobFollower(Follower[JobSink]):
                     return
             await self._store.adopt()
 
-    async def _look(self, connection: AsyncConnection, watches: Sequence[JobWatch], number: int, swept: int) -> None:
+    async def _look(self, connection: AnyConnection, watches: Sequence[JobWatch], number: int, swept: int) -> None:
         turns = {watch: watch.turn for watch in watches}
         live = [watch for watch in watches if watch.at is not None and swept <= watch.at <= number]
         behind = [watch for watch in live if watch.at != number]
@@ -74,7 +74,7 @@ class JobFollower(Follower[JobSink]):
         if fresh:
             await self._replay(connection, fresh, turns, number)
 
-    async def _changes(self, connection: AsyncConnection, after: int, upto: int) -> "list[Any] | None":
+    async def _changes(self, connection: AnyConnection, after: int, upto: int) -> "list[Any] | None":
         """What was written by the numbers in (after, upto], in their order; None: too much."""
         rows = (await connection.execute(_CHANGES, {"after": after, "upto": upto, "most": LIVE_MAX + 1})).all()
         if len(rows) > LIVE_MAX:
@@ -83,7 +83,7 @@ class JobFollower(Follower[JobSink]):
         return [_Change(row, go.get(row.id)) for row in rows]
 
     async def _replay(
-        self, connection: AsyncConnection, watches: Sequence[JobWatch], turns: dict[JobWatch, int], number: int
+        self, connection: AnyConnection, watches: Sequence[JobWatch], turns: dict[JobWatch, int], number: int
     ) -> None:
         for watch in watches:
             watch.tell(turns[watch], lambda sink: sink.reset())
@@ -165,7 +165,7 @@ _PAGE_OF_JOBS: Final = (
 )
 
 
-async def _go_rows(connection: AsyncConnection, rows: Sequence[Any]) -> dict[str, Any]:
+async def _go_rows(connection: AnyConnection, rows: Sequence[Any]) -> dict[str, Any]:
     """The Go library's columns of those rows that have no others, by id."""
     ids = [row.id for row in rows if row.row_data is None]
     if not ids:
