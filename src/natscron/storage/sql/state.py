@@ -204,7 +204,7 @@ def _note(row: Any) -> Note:  # noqa: ANN401 - a row of a query
     return records.decode_note(NoteRef(row.epoch, row.n), row.run_ids.encode(), row.stored_ms)
 
 
-async def _first(connection: AsyncConnection, statement: Select[Any]) -> Row[Any] | None:
+async def _first(connection: AnyConnection, statement: Select[Any]) -> Row[Any] | None:
     row: Row[Any] | None = (await connection.execute(statement)).first()
     return row
 
