@@ -26,14 +26,14 @@ MAX_RUNS: Final = 10_000
 _TEXTS: Final = frozenset(
     {
         *("every", "cron", "at", "tz", "start_at", "dst_gap", "dst_fold", "rrule", "kind", "config"),
-        *("calendar", "not_before", "not_after", "last_slot", "jitter"),
+        *("calendar", "not_before", "not_after", "last_slot", "jitter", "timer"),
     }
 )
 _PLAIN: Final = (*("every", "cron", "at", "rrule", "solar", "kind", "config", "tz", "start_at", "dst_gap", "dst_fold"),)
 """What a member of a schedule may have."""
 _WHOLE: Final = (
     *("every", "cron", "at", "rrule", "solar", "any", "kind", "config", "tz", "start_at", "run_at_start", "dst_gap"),
-    *("dst_fold", "except", "not_before", "not_after", "max_runs", "last_slot", "jitter"),
+    *("dst_fold", "except", "not_before", "not_after", "max_runs", "last_slot", "jitter", "timer"),
 )
 _EXCEPT: Final = (*_PLAIN, "calendar")
 _KEYS: Final = {name: name for name in (*_WHOLE, "calendar")}

@@ -15,7 +15,7 @@ import msgspec
 
 from natscron.durations import parse_duration_ms
 from natscron.errors import ValidationError
-from natscron.model import Calendar, CalendarVersion, Job, Mark, Ms, ScheduleSpec, Stamp, Version
+from natscron.model import SERVER_LAG_MS, Calendar, CalendarVersion, Job, Mark, Ms, ScheduleSpec, Stamp, Version
 
 __all__ = ["MAX_PREVIOUS", "MAX_PREVIOUS_BYTES", "successor", "successor_calendar"]
 
@@ -102,10 +102,10 @@ def _pending(old: Job, mark: Mark | None) -> tuple[Version, ...]:
     if mark is None:
         return old.previous
     ends = _ends(old.previous, old.counts_from)
-    waits = _jitter_ms(old.schedule)
+    waits = _delay_ms(old.schedule)
     jitters: list[Ms] = []
     for version in reversed(old.previous):
-        jitters.append(waits if version.schedule is None else _jitter_ms(version.schedule))
+        jitters.append(waits if version.schedule is None else _delay_ms(version.schedule))
         waits = max(waits, jitters[-1])
     passed = [_passed(mark, end, jitter) for end, jitter in zip(ends, reversed(jitters), strict=True)]
     return old.previous[[*passed, False].index(False) :]
@@ -129,8 +129,13 @@ def _passed(mark: Mark, end: Stamp, jitter_ms: Ms) -> bool:
     return mark.instant_ms >= end.at_ms + jitter_ms and mark.jobs_seq >= end.seq
 
 
-def _jitter_ms(spec: ScheduleSpec | None) -> Ms:
-    if spec is None or spec.jitter is None:
+def _delay_ms(spec: ScheduleSpec | None) -> Ms:
+    """How much later than its slot a run may be due."""
+    if spec is None:
+        return 0
+    if spec.timer is not None:
+        return SERVER_LAG_MS
+    if spec.jitter is None:
         return 0
     try:
         return min(max(parse_duration_ms(spec.jitter), 0), MAX_JITTER_MS)

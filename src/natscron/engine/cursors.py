@@ -18,6 +18,7 @@ from natscron.model import Mark, Ms, Reason, Skip
 from natscron.schedule import Schedule
 from natscron.schedule.base import Wrapper
 from natscron.schedule.interval import IntervalSchedule
+from natscron.schedule.servertimed import ServerTimedSchedule
 
 __all__ = ["NEVER", "Cursor", "bound_of", "cursors_of"]
 
@@ -32,11 +33,15 @@ def bound_of(schedule: Schedule, slot_ms: Ms) -> Ms:
     if dues is schedule:
         return slot_ms
     last = schedule.last_at_or_before_ms(slot_ms)
-    if last is None:
-        return slot_ms
-    # A slot is due before the next one: what comes first after the millisecond before it is its own due instant.
-    due = dues.next_after_ms(last - 1)
-    return slot_ms if due is None else max(slot_ms, due)
+    return slot_ms if last is None else max(slot_ms, dues.due_of(last))
+
+
+def _edge(schedule: Schedule, at_ms: Ms) -> Ms:
+    """Up to which due instant what is before ``at_ms`` lies, a pause's begin or end.
+
+    A pause is about what is due in it, and to the server, which times them, slots are due when they are.
+    """
+    return bound_of(schedule, at_ms) if isinstance(schedule, ServerTimedSchedule) else at_ms
 
 
 def _arithmetic(schedule: Schedule) -> bool:
@@ -157,7 +162,7 @@ def cursors_of(entry: Entry, mark: Mark) -> list[Cursor]:
         and newest.at_ms <= mark.instant_ms
         and schedule.dues is schedule
         and job.paused_until_ms is None
-        and all(v.schedule is None or v.schedule.jitter is None for v in job.previous)
+        and all(v.schedule is None or (v.schedule.jitter is None and v.schedule.timer is None) for v in job.previous)
     ):
         # By far the most frequent case, kept short: the mark is behind every change.
         found = [] if job.paused else [Cursor(entry, schedule, mark.instant_ms, None)]
@@ -200,7 +205,8 @@ def _from_versions(entry: Entry, mark: Mark) -> list[Cursor]:
                     shadow = _void_shadow(entry, versions[: known + 1], believed[-1])
             cursor.shadow, cursor.shadow_from = shadow
             cursor.shadow_until = mark.instant_ms
-        if until is not None and version.until is not None and until > version.until:
+        jittered = version.spec is not None and version.spec.jitter is not None
+        if jittered and until is not None and version.until is not None and until > version.until:
             # Jitter leaves slots of it to the time after its end, and some of that may be a pause.
             found += _around_pauses(cursor, versions[i + 1 :])
         else:
@@ -239,7 +245,7 @@ def _floor(entry: Entry, versions: Sequence[InForce], i: int, schedule: Schedule
     begun = i
     while begun and versions[begun - 1].spec is None:
         begun -= 1
-    floor = max(since, bound_of(schedule, versions[begun].since.at_ms))
+    floor = max(_edge(schedule, since), bound_of(schedule, versions[begun].since.at_ms))
     if spec is None or not version.own:
         return floor
     # A generation that comes from another store may equal this store's sequence by chance.
@@ -266,7 +272,8 @@ def _paused(entry: Entry, versions: Sequence[InForce], i: int, schedules: Sequen
     if spec.at is not None and versions[i + 1].since.seq != version.since.seq:
         # The planner tells of a once slot by itself, unless the pause ended by itself.
         return []
-    after = version.since.at_ms
+    over = _edge(schedule, over)
+    after = _edge(schedule, version.since.at_ms)
     if i == 0 or versions[i - 1].spec is not None:
         # What is before belongs to the version before, which tells of it by itself.
         after = bound_of(schedule, after)

@@ -26,6 +26,7 @@ from natscron.engine.leadership import Leadership
 from natscron.engine.options import EngineOptions
 from natscron.engine.table import Entry, JobTable
 from natscron.engine.target import Target
+from natscron.engine.timed import timed_by_server
 from natscron.errors import (
     JobNotFoundError,
     NatscronError,
@@ -52,6 +53,7 @@ from natscron.model import (
 )
 from natscron.schedule import reload_zones
 from natscron.storage.protocol import Storage, Watch
+from natscron.storage.timers import TimerStore
 
 log = logging.getLogger("natscron.engine")
 
@@ -95,6 +97,7 @@ class Engine:
         *,
         may_lead: Callable[[], str | None] | None = None,
         covered_until: Callable[[], Ms | None] | None = None,
+        timers: TimerStore | None = None,
     ) -> None:
         self.table = JobTable(options.min_interval_ns, target.admits)
         self.history = HistoryWriter(storage, at_once=options.calm > 1)
@@ -118,6 +121,7 @@ class Engine:
             renew_jobs=self.renew_jobs,
             tell=self._service_record,
             on_failing=self.pause_failing,
+            timers=timers,
         )
         self._asking = Asking(storage, self.table, self._leadership, options, clock)
         self._pausing: dict[str, asyncio.Task[None]] = {}
@@ -237,11 +241,12 @@ class Engine:
             if job.paused_until_ms is None:
                 return None
             at = max(at, job.paused_until_ms)
-        dues = entry.schedule.dues
+        # The leader's own look at a slot that the server times is no due instant.
+        dues = entry.schedule if timed_by_server(job) else entry.schedule.dues
         due = dues.next_after_ms(at)
         if due is not None and job.skip is not None and job.skip.from_ms < dues.slot_of(due) <= job.skip.until_ms:
             slot = entry.schedule.next_after_ms(job.skip.until_ms)
-            due = None if slot is None else dues.next_after_ms(slot - 1)
+            due = None if slot is None else dues.due_of(slot)
         return due
 
     def state_of(self, entry: Entry) -> JobState:

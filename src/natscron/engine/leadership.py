@@ -42,6 +42,7 @@ from natscron.errors import (
 )
 from natscron.model import Holder, Lease, LeaseRecord, Mark, Ms, NoteRef, OpenRow, OpenState, Reason
 from natscron.storage.protocol import LeaderLink, LeaseStore, Reply
+from natscron.storage.timers import TimerStore
 
 log = logging.getLogger("natscron.leader")
 
@@ -84,6 +85,7 @@ class Leadership:
         renew_jobs: Callable[[], None],
         tell: Callable[[str, str], None],
         on_failing: OnFailing,
+        timers: TimerStore | None = None,
     ) -> None:
         self.observed = Observed()
         self.lateness = Lateness()
@@ -107,6 +109,7 @@ class Leadership:
         self._renew_jobs = renew_jobs
         self._tell = tell
         self._on_failing = on_failing
+        self._timers = timers
         self._planner = Planner()
         self._warm = False
         self._rows: dict[str, tuple[OpenRow, int]] = {}
@@ -421,6 +424,7 @@ class Leadership:
             options=self._options,
             on_ran=self._ran,
             on_failing=self._on_failing,
+            timers=self._timers,
         )
         renewal = Renewal(term, self._holder, record, jobs_behind=self._renew_jobs)
         self.renewal, self.term = renewal, term
@@ -439,6 +443,8 @@ class Leadership:
             asyncio.create_task(term.watch_link(), name="natscron link"),
             asyncio.create_task(self._until_unwanted(), name="natscron unwanted"),
         ]
+        if self._timers is not None:
+            others.append(asyncio.create_task(term.timed.keep(), name="natscron timers"))
         try:
             done, _ = await asyncio.wait([fire, *others], return_when=asyncio.FIRST_COMPLETED)
             # Whoever gave the term up cut the link: its reason is told, not that the link ended.

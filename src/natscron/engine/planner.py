@@ -258,6 +258,19 @@ class Planner:
         self.decide(msgspec.structs.replace(self.decided, instant_ms=instant, jobs_seq=seq))
         return Window(tuple(due), tuple(missed), more)
 
+    def undecided(self, job_id: str, until_ms: Ms, limit: int) -> list[Due]:
+        """The job's slots that are undecided, run, and are due after the mark but not after ``until_ms``; at most some.
+
+        They stay undecided: whoever sends them before they are due leaves them out when :meth:`take` yields them.
+        """
+        found: list[Due] = []
+        for cursor in self._cursors.get(job_id, ()):
+            due = cursor.next_after(self.decided.instant_ms) if cursor.alive and cursor.reason is None else None
+            while due is not None and due <= until_ms and len(found) < limit:
+                found.append(Due(due, cursor.slot_of(due), cursor))
+                due = cursor.next_after(due)
+        return found
+
     def take_ahead(self, until_ms: Ms, limit: int) -> list[Due]:
         """Slots after the decided mark and at or before ``until_ms``, to be made ready before they are due.
 

@@ -39,10 +39,12 @@ from natscron.engine.lateness import Lateness
 from natscron.engine.missed import without_sent
 from natscron.engine.options import EngineOptions
 from natscron.engine.planner import Due, Missed, Planner
+from natscron.engine.records import core_run, skipped_run
 from natscron.engine.stage import STAGED_MAX, Encoder, Stage
 from natscron.engine.storetime import StoreClock
 from natscron.engine.table import Entry, JobTable
 from natscron.engine.target import Outcome, Target
+from natscron.engine.timed import Timed
 from natscron.engine.tries import Tries
 from natscron.engine.trust import Trust
 from natscron.errors import LeadershipLostError
@@ -57,12 +59,12 @@ from natscron.model import (
     NoteRef,
     OpenRow,
     OpenState,
-    Reason,
     Run,
     RunStatus,
     Trigger,
 )
 from natscron.storage.protocol import LeaderLink, Reply, StateSnapshot
+from natscron.storage.timers import TimerStore
 
 log = logging.getLogger("natscron.leader")
 
@@ -97,6 +99,7 @@ class Term:
         options: EngineOptions,
         on_ran: Callable[[Mapping[str, Ms]], None],
         on_failing: OnFailing,
+        timers: TimerStore | None = None,
     ) -> None:
         self.link = link
         self.lease = record.lease
@@ -159,7 +162,9 @@ class Term:
         """Rows of runs that are over, and how many records were queued when that was noticed."""
         self._windows: deque[tuple[int, Mark]] = deque()
         self._stopping = False
-        self._sent = {run_id: note.stored_at_ms for note in snapshot.notes for run_id in note.run_ids}
+        self.timed = Timed(timers, planner, table, self._encoder.run_id, clock, self._alarm.ring)
+        self._sent = dict.fromkeys(snapshot.known, record.stored_at_ms)
+        self._sent |= {run_id: note.stored_at_ms for note in snapshot.notes for run_id in note.run_ids}
         self._rows_known = {row.run_id for row in snapshot.rows}
         # A run id begins with its slot; a leader whose clock was ahead had sent slots after ours.
         slots = [ids.ulid_time_ms(run_id) for run_id in self._sent if ids.is_ulid(run_id)]
@@ -183,6 +188,7 @@ class Term:
         else:
             self.planner.put(entry)
             self._alarm.ring_before(self.planner.next_due())
+        self.timed.job_changed(job_id, entry)
 
     def on_reply(self, reply: Reply) -> None:
         """An answer came over the link."""
@@ -215,12 +221,14 @@ class Term:
             self.journal.ensure_trusted()
             staged = self._stage.take(now)
             decided = self.planner.decided
+            fired = self.timed.take(now)
             window = self.planner.take(
                 now, self.table.seq, reference_ms=self._reference(), grace_floor_ms=floor, limit=_SLICE * 8
             )
-            due = [*self._missed(window.missed), *window.due]
+            due = [*self._missed(window.missed), *window.due, *fired]
             if staged or due:
                 await self._send(staged, due)
+            self.timed.handed(self.journal.last_n)
             if self.planner.decided != decided:
                 # Else slots behind the mark went out, of a job that its maker had not seen, and more are to come: until
                 # the mark covers them, a successor must find their notes.
@@ -260,6 +268,8 @@ class Term:
     def _prepared(self, due: Due) -> Ready | None:
         """Encode a slot, unless the leader before us sent it."""
         job = due.cursor.entry.job
+        if due.due_ms != due.slot_ms and self.timed.has_run(due):
+            return None
         if self.flights.holding:
             run_id = self._encoder.run_id(job, due.slot_ms)
             if run_id in self._rows_known:
@@ -295,9 +305,9 @@ class Term:
         """Hand over a window in chunks: first what is encoded already, then the rest as it is encoded."""
         chunk: list[Ready] = []
         for i, runs in enumerate(staged):
-            chunk = runs
-            if any([run.guarded for run in runs]):  # noqa: C419 - a list is faster, and this is the instant
-                chunk = [run for run in runs if not run.guarded or self._admitted(run)]
+            chunk = self.timed.unfired(runs)
+            if any([run.guarded for run in chunk]):  # noqa: C419 - a list is faster, and this is the instant
+                chunk = [run for run in chunk if not run.guarded or self._admitted(run)]
             if chunk and (i < len(staged) - 1 or not due):
                 await self._commit(chunk)
                 await asyncio.sleep(0)
@@ -353,10 +363,11 @@ class Term:
         core = [run for run in chunk.runs if run.delivery is Delivery.CORE and not run.tracked]
         sent_ms = chunk.sent_ms
         if core:
-            self._history.record_later(len(core), lambda: [self._core_run(run, sent_ms) for run in core])
+            instance = self.options.instance
+            self._history.record_later(len(core), lambda: [core_run(run, sent_ms, instance) for run in core])
             if self.failing.counting:
                 for run in core:
-                    self.failing.observe(self._core_run(run, sent_ms))
+                    self.failing.observe(core_run(run, sent_ms, instance))
         for run in chunk.runs:
             if run.tracked and run.delivery is Delivery.CORE:
                 flight = self.flights.find(run.run_id)
@@ -375,6 +386,7 @@ class Term:
             # As long as a slot after the mark may stand in the journal before ours, a successor must read that too.
             note = self._inherited_note if self._sent else NoteRef(self.lease.epoch, n)
             self.confirmed = msgspec.structs.replace(mark, note=note)
+        self.timed.confirmed(self.journal.stored_n, self.confirmed)
 
     def _find_job(self, job_id: str) -> Job | None:
         entry = self.table.get(job_id)
@@ -393,21 +405,6 @@ class Term:
     def _record(self, run: Run) -> None:
         self._history.record(run)
         self.failing.observe(run)
-
-    def _core_run(self, run: Ready, sent_ms: Ms) -> Run:
-        return Run(
-            job=run.job_id,
-            status=RunStatus.SENT,
-            run_id=run.run_id,
-            scheduled_at_ms=run.slot_ms,
-            started_at_ms=sent_ms,
-            finished_at_ms=sent_ms,
-            trigger=run.trigger,
-            delivery=Delivery.CORE,
-            lateness_ms=sent_ms - run.due_ms,
-            duration_ms=0,
-            instance=self.options.instance,
-        )
 
     def rows_before(self, instant_ms: Ms) -> tuple[list[OpenRow], Ms]:
         """What is to be laid down before the mark may pass ``instant_ms``, and how far it may pass with that."""
@@ -431,18 +428,7 @@ class Term:
                 found, left = without_sent(missed, self._began_with, was_sent, until_ms=self._inherited_until)
                 sent += found
             for skipped in left:
-                self._record(
-                    Run(
-                        job=job.id,
-                        status=RunStatus.SKIPPED,
-                        reason=skipped.reason,
-                        from_ms=skipped.from_ms,
-                        to_ms=skipped.to_ms,
-                        count=skipped.count,
-                        instance=self.options.instance,
-                        error=_why(missed),
-                    )
-                )
+                self._record(skipped_run(missed.entry, skipped, self.options.instance))
         return sent
 
     def _expected(self, row: OpenRow) -> bool:
@@ -487,11 +473,3 @@ class Term:
             except BaseException:
                 rows.update(closed)
                 raise
-
-
-def _why(missed: Missed) -> str | None:
-    """What the record of slots that are not run says besides the reason."""
-    schedule = missed.entry.schedule
-    if schedule is None or missed.skipped.reason is not Reason.INVALID_JOB:
-        return None
-    return schedule.failure

@@ -8,6 +8,7 @@ from natscron.model.jobs import DEFAULT_CATCHUP, DEFAULT_RETRY, DEFAULT_TIMEOUT_
 from natscron.model.queue import Activity, Claim, Claimed, Ending, QueuedRun, WorkerInfo
 from natscron.model.runs import Run
 from natscron.model.schedules import (
+    SERVER_LAG_MS,
     Calendar,
     CalendarSpec,
     CalendarVersion,
@@ -29,6 +30,7 @@ from natscron.model.words import (
     Overlap,
     Reason,
     RunStatus,
+    Timer,
     Trigger,
 )
 
@@ -37,6 +39,7 @@ __all__ = [
     "DEFAULT_CATCHUP",
     "DEFAULT_RETRY",
     "DEFAULT_TIMEOUT_MS",
+    "SERVER_LAG_MS",
     "SERVICE_JOB",
     "Activity",
     "Backfill",
@@ -72,6 +75,7 @@ __all__ = [
     "Skip",
     "Solar",
     "Stamp",
+    "Timer",
     "Trigger",
     "Version",
     "Weekly",

@@ -4,7 +4,21 @@ import msgspec
 
 from natscron.model.words import Ms
 
-__all__ = ["Calendar", "CalendarSpec", "CalendarVersion", "ScheduleSpec", "Solar", "Stamp", "Version", "Weekly"]
+__all__ = [
+    "SERVER_LAG_MS",
+    "Calendar",
+    "CalendarSpec",
+    "CalendarVersion",
+    "ScheduleSpec",
+    "Solar",
+    "Stamp",
+    "Version",
+    "Weekly",
+]
+
+
+SERVER_LAG_MS: Ms = 3_000
+"""How far behind nats-server's timer the leader goes through the same slots, and runs those that were not fired."""
 
 
 class Solar(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -34,7 +48,8 @@ class ScheduleSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     ``first | last | both``; None means by class. ``except`` takes away the slots of these schedules and those that fall
     into these calendars; ``any`` and ``except`` have 1 to 8 entries each. ``not_before`` and ``not_after`` are
     instants, both inclusive. ``max_runs`` counts slots from the saving on; ``last_slot`` is what it came to, worked out
-    when the schedule is saved. ``jitter`` is the longest delay that is added to a slot.
+    when the schedule is saved. ``jitter`` is the longest delay that is added to a slot. ``timer`` is ``server`` if
+    nats-server times the slots, see :class:`natscron.model.Timer`; None: the leader does.
     """
 
     every: str | None = None
@@ -57,6 +72,7 @@ class ScheduleSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     max_runs: int | None = None
     last_slot: str | None = None
     jitter: str | None = None
+    timer: str | None = None
 
 
 class Weekly(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -14,6 +14,7 @@ __all__ = [
     "Overlap",
     "Reason",
     "RunStatus",
+    "Timer",
     "Trigger",
 ]
 
@@ -47,6 +48,15 @@ class Overlap(StrEnum):
     BUFFER_ONE = "buffer_one"
     BUFFER_ALL = "buffer_all"
     CANCEL_OTHER = "cancel_other"
+
+
+class Timer(StrEnum):
+    """Who says when a job's slots are due."""
+
+    LEADER = "leader"
+    """The elected leader, to the millisecond."""
+    SERVER = "server"
+    """nats-server, by a schedule that lies in a stream; the leader looks after it."""
 
 
 class CatchUpPolicy(StrEnum):

@@ -49,10 +49,14 @@ class Schedule(Protocol):
 
     @property
     def dues(self) -> "Schedule":
-        """The same slots as the instants at which they are due: a schedule of these; itself unless there is jitter.
+        """The same slots as the instants at which they are due: a schedule of these; itself unless they are delayed.
 
-        A due instant is never before its slot and always before the next one, so both are in the same order.
+        A due instant is never before its slot, and both are in the same order.
         """
+        ...
+
+    def due_of(self, slot_ms: int) -> int:
+        """When a slot is due; asked of :attr:`dues`."""
         ...
 
     def slot_of(self, due_ms: int) -> int:
@@ -128,6 +132,10 @@ class ScheduleBase:
     def dues(self) -> Schedule:
         """Itself: nothing is delayed here."""
         return self
+
+    def due_of(self, slot_ms: int) -> int:
+        """The same instant."""
+        return slot_ms
 
     def slot_of(self, due_ms: int) -> int:
         """The same instant."""

@@ -20,7 +20,7 @@ from natscron.errors import (
     UnknownCalendarError,
     ValidationError,
 )
-from natscron.model import CalendarSpec, ScheduleSpec
+from natscron.model import CalendarSpec, ScheduleSpec, Timer
 from natscron.schedule.base import MAX_MS, Schedule
 from natscron.schedule.bounds import BoundedSchedule
 from natscron.schedule.cron import ZonedCronSchedule
@@ -40,6 +40,7 @@ from natscron.schedule.plain import (
     shown,
     zone_of,
 )
+from natscron.schedule.servertimed import ServerTimedSchedule
 from natscron.schedule.union import UnionSchedule
 from natscron.schedule.work import MAX_MEMBERS, UNITS, Meter, check_affordable, check_parts
 
@@ -239,7 +240,14 @@ def _core(spec: ScheduleSpec, context: Context, calendars: Mapping[str, Calendar
         return _build(spec, context, calendars, meter)
     named = tuple((name, calendars[name]) for item in spec.except_ if (name := item.calendar) and name in calendars)
     core = msgspec.structs.replace(
-        spec, run_at_start=False, not_before=None, not_after=None, max_runs=None, last_slot=None, jitter=None
+        spec,
+        run_at_start=False,
+        not_before=None,
+        not_after=None,
+        max_runs=None,
+        last_slot=None,
+        jitter=None,
+        timer=None,
     )
     return _shared_core(core, context._replace(anchor_ms=0, seed=""), named)
 
@@ -343,6 +351,7 @@ def _cron_alone(spec: ScheduleSpec) -> bool:
         or spec.max_runs is not None
         or spec.last_slot
         or spec.jitter is not None
+        or spec.timer is not None
     )
 
 
@@ -379,6 +388,12 @@ def compile_metered(
         schedule = WithStart(schedule, anchor_ms)
     if bounds is not None:
         schedule = _bounded(schedule, *bounds)
+    if spec.timer is not None:
+        if jitter_ms or spec.timer != Timer.SERVER:
+            raise InvalidScheduleError(
+                f"timer '{shown(spec.timer)}': only '{Timer.SERVER}' is stored with a schedule, and only without jitter"
+            )
+        return Compiled(ServerTimedSchedule(schedule), core.warnings)
     if jitter_ms:
         schedule = JitteredSchedule(schedule, jitter_ms, context.seed)
     return Compiled(schedule, core.warnings)

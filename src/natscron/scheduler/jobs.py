@@ -28,8 +28,10 @@ from natscron.errors import (
 from natscron.model import Activity, CalendarSpec, JobState, Ms
 from natscron.model import Job as Row
 from natscron.schedule import compile_schedule, resolve_spec
-from natscron.scheduler.policies import Policies, changed, spec_of
+from natscron.schedule.servertiming import on_server_grid, server_timing
+from natscron.scheduler.policies import Policies, changed, spec_of, timed, timer_of
 from natscron.scheduler.snapshot import Job, JobStatus, snapshot_of
+from natscron.scheduler.timing import Timing
 from natscron.scheduler.values import job_id
 from natscron.storage.queue import QueueStorage
 from natscron.worker.calls import CURRENT
@@ -53,10 +55,12 @@ class Jobs:
         self._fresh = fresh
         self._clock = clock
         self._min_interval_ns = min_interval_ns
+        self._timing = Timing(store, engine.table, fresh, clock)
 
     async def add(self, job: Row) -> None:
         """Store a job that is not there. Raises JobAlreadyExistsError."""
         await self._store.create_job(await self.admitted(job))
+        await self._timing.keep(job)
 
     async def ensure(self, job: Row, *, loaded: bool = False) -> bool:
         """Have the job stored as given; whether that changed anything.
@@ -89,6 +93,7 @@ class Jobs:
             except WrongRevisionError:
                 old = await self._store.fetch_job(job.id)
                 continue
+            await self._timing.keep(old, new)
             return True
         raise WrongRevisionError(f"job {job.id!r} was changed by others {_TRIES} times in a row; try again")
 
@@ -105,8 +110,9 @@ class Jobs:
             new = changed(old, policies)
             if spec is None:
                 return new
+            given = timed(spec, timer_of(new.schedule))
             # What was to be skipped were slots of the old schedule.
-            return msgspec.structs.replace(new, schedule=spec, skip=old.skip if spec == old.schedule else None)
+            return msgspec.structs.replace(new, schedule=given, skip=old.skip if given == old.schedule else None)
 
         await self._edit(identity, change)
 
@@ -131,6 +137,7 @@ class Jobs:
         if old is None:
             raise _unknown(identity)
         await self._store.delete_job(identity)
+        await self._timing.keep(old)
         going = await self._store.drop_runs(identity, old.generation)
         mine = 1 if CURRENT.get() == identity else 0
         delay_s = _LOOK_S
@@ -178,13 +185,15 @@ class Jobs:
         return snapshot_of(row, state=state, next_run_ms=next_ms, activity=activity, failure=failure)
 
     async def admitted(self, job: Row, *, before: Row | None = None) -> Row:
-        """The job as it is stored, checked. Raises InvalidScheduleError and its subclasses."""
+        """The job as it is stored, checked. Raises InvalidScheduleError and its subclasses, and ServerTooOldError."""
         try:
-            return self._admit(job, before)
+            found = self._admit(job, before)
         except UnknownCalendarError:
             # It may have been put a moment ago, by another process.
             await self._fresh.catch_up()
-            return self._admit(job, before)
+            found = self._admit(job, before)
+        await self._timing.check(found)
+        return found
 
     def _admit(self, job: Row, before: Row | None) -> Row:
         return admit(
@@ -209,6 +218,7 @@ class Jobs:
             except WrongRevisionError:
                 old = await self._store.fetch_job(identity)
                 continue
+            await self._timing.keep(old, new)
             return
         raise WrongRevisionError(f"job {identity!r} was changed by others {_TRIES} times in a row; try again")
 
@@ -228,13 +238,17 @@ def admit(
         if name not in calendars:
             raise UnknownCalendarError(f"job {job.id!r}: there is no calendar {name!r:.80}")
     anchor_ms = (before.anchor_ms or None) if before is not None else None
+    stored = None if before is None else before.schedule
+    given = on_server_grid(job.schedule, now_ms, stored, anchor_ms)
+    if given.timer is not None:
+        server_timing(given, now_ms)
     spec = resolve_spec(
-        job.schedule,
+        given,
         now_ms,
         anchor_ms=anchor_ms,
         seed=job.id,
         calendars=calendars,
-        before=before.schedule if before is not None else None,
+        before=stored,
     )
     compile_schedule(
         spec, anchor_ms=anchor_ms or now_ms, seed=job.id, min_interval_ns=min_interval_ns, calendars=calendars

@@ -27,7 +27,7 @@ from natscron.errors import (
     ValidationError,
 )
 from natscron.model import Job as Row
-from natscron.model import ScheduleSpec
+from natscron.model import ScheduleSpec, Timer
 from natscron.schedule import every as every_schedule
 from natscron.scheduler.events import Events
 from natscron.scheduler.forks import Forks, follow_forks, still, storage_in_child
@@ -39,6 +39,7 @@ from natscron.scheduler.policies import Policies, new_job
 from natscron.scheduler.signalled import until_signalled
 from natscron.scheduler.storages import open_storage
 from natscron.scheduler.submitting import admitted
+from natscron.scheduler.timing import check_timer
 from natscron.scheduler.values import Duration, seconds
 from natscron.storage.forks import keep_forever
 from natscron.storage.queue import QueueStorage
@@ -70,6 +71,7 @@ class Life:
         grace: Duration = "10s",
         stop_timeout: Duration = "30s",
         strict: bool = False,
+        timer: Timer | str = Timer.LEADER,
         clock: Clock | None = None,
     ) -> None:
         self._options = SchedulerOptions.make(
@@ -83,10 +85,13 @@ class Life:
             grace=grace,
             stop_timeout=stop_timeout,
             strict=strict,
+            timer=timer,
         )
         self._clock = clock or SystemClock()
         self._owned = isinstance(storage, str)
         self._storage = open_storage(storage, self._clock) if isinstance(storage, str) else storage
+        if self._options.timer is Timer.SERVER and not self._storage.capabilities.timers:
+            raise ConfigError("timer='server' needs nats-server: give the scheduler a nats:// URL, or timer='leader'")
         self._used = self._stale = False
         """Whether the storage was opened, and whether that was in the process that this one was forked off."""
         self._registry = Registry()
@@ -154,7 +159,7 @@ class Life:
         The handler's name is the job's id, or ``handler``. Raises SchedulerAlreadyStartedError while it runs.
         """
         name = policies.get("handler") or id
-        job = new_job(id, schedule, {**policies, "handler": name})
+        job = self._new_job(id, schedule, {**policies, "handler": name})
         if self.is_running:
             raise SchedulerAlreadyStartedError(
                 f"job {id!r}: decorate before the start; of a running scheduler use handler() and await ensure_job()"
@@ -350,6 +355,11 @@ class Life:
             raise StorageUnavailableError(f"the scheduler stopped by itself: {self.failure}") from self.failure
         self._running_parts()
         await self._storage.health_check()
+
+    def _new_job(self, identity: str, schedule: object, policies: Policies) -> Row:
+        job = new_job(identity, schedule, policies, self._options.timer)
+        check_timer(job, self._storage, self._clock)
+        return job
 
     async def _admitted(self, job: Row) -> Row:
         return await admitted(job, self._running_parts().jobs if self.is_running else None, self._clock)

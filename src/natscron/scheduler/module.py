@@ -127,6 +127,7 @@ _KEYS: Final = (
     _Key("grace", _duration, "grace"),
     _Key("stopTimeout", _duration, "stop_timeout"),
     _Key("strict", _flag, "strict"),
+    _Key("timer", _text, "timer"),
     *(_Key(f"postgres.{name}", read, target) for name, read, target in _SQL),
     *(_Key(f"nats.{name}", _any) for name in _NATS),
     *(_Key(f"nats.{name}", _any, None) for name in _NO_MEANING),

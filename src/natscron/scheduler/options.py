@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from natscron.errors import ConfigError, ValidationError
-from natscron.model import Ms
+from natscron.model import Ms, Timer
 from natscron.scheduler.values import Duration, millis
 
 __all__ = ["SchedulerOptions"]
@@ -32,6 +32,7 @@ class SchedulerOptions(msgspec.Struct, frozen=True, kw_only=True):
     grace_ms: Ms
     stop_timeout_ms: Ms
     strict: bool
+    timer: Timer = Timer.LEADER
     needs_handler: bool = True
     calm: int = 1
 
@@ -49,6 +50,7 @@ class SchedulerOptions(msgspec.Struct, frozen=True, kw_only=True):
         grace: Duration = "10s",
         stop_timeout: Duration = "30s",
         strict: bool = False,
+        timer: Timer | str = Timer.LEADER,
         needs_handler: bool = True,
     ) -> "SchedulerOptions":
         """Checked options. Raises ConfigError, which names the option, the value and the rule."""
@@ -72,6 +74,7 @@ class SchedulerOptions(msgspec.Struct, frozen=True, kw_only=True):
             grace_ms=_within(grace, "grace", 0, 86_400_000),
             stop_timeout_ms=_within(stop_timeout, "stop_timeout", 0, 86_400_000),
             strict=strict,
+            timer=_timer(timer),
             needs_handler=needs_handler,
         )
 
@@ -82,6 +85,13 @@ class SchedulerOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 def _this_process() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def _timer(value: Any) -> Timer:  # noqa: ANN401 - whatever a caller gives
+    try:
+        return Timer(value)
+    except ValueError:
+        raise ConfigError(f"timer must be one of {', '.join(Timer)}; got {value!r:.80}") from None
 
 
 def _within(value: Any, what: str, least: Ms, most: Ms) -> Ms:  # noqa: ANN401 - whatever a caller gives

@@ -27,6 +27,7 @@ from natscron.scheduler.jobs import Jobs
 from natscron.scheduler.options import SchedulerOptions
 from natscron.scheduler.runs import Runs
 from natscron.scheduler.target import HandlerTarget
+from natscron.scheduler.timing import timers_of
 from natscron.storage.protocol import Watch  # noqa: TC001 - one import block reads better than two
 from natscron.storage.queue import QueueStorage
 from natscron.worker.options import SIGNS, WorkerOptions
@@ -67,7 +68,7 @@ class Parts:
             calm=options.calm,
             version=__version__,
         )
-        self.engine = Engine(storage, HandlerTarget(), clock, engine_options)
+        self.engine = Engine(storage, HandlerTarget(), clock, engine_options, timers=timers_of(storage))
         self.engine.table.listen(self._job_changed)
         self.engine.history.listener = self._recorded
         self.engine.on_leader = lambda instance: events.emit("leader_changed", instance)

@@ -8,12 +8,12 @@ import msgspec
 from natscron.codec import fields
 from natscron.codec.job import retry_json
 from natscron.errors import InvalidScheduleError, ValidationError
-from natscron.model import CatchUp, Job, Overlap, Retry, ScheduleSpec
+from natscron.model import CatchUp, Job, Overlap, Retry, ScheduleSpec, Timer
 from natscron.schedule import registered_spec
 from natscron.scheduler.values import Duration, job_id, millis, payload_of
 from natscron.worker.registry import check_name
 
-__all__ = ["Policies", "changed", "new_job", "spec_of"]
+__all__ = ["Policies", "changed", "new_job", "spec_of", "timed", "timer_of"]
 
 
 class Policies(TypedDict, total=False):
@@ -41,6 +41,8 @@ class Policies(TypedDict, total=False):
     """After so many failed runs in a row the job is paused; default: never."""
     paused: bool | None
     """Whether it begins paused."""
+    timer: Timer | str | None
+    """Who says when it is due: ``leader``, or ``server`` (nats-server); default: the scheduler's."""
     note: str | None
     """Why it exists; at most 4,096 characters."""
 
@@ -62,10 +64,13 @@ def spec_of(schedule: object) -> ScheduleSpec:
     return registered_spec(schedule)
 
 
-def new_job(identity: str, schedule: object, policies: Policies) -> Job:
-    """The job. Raises EmptyJobIDError first, then InvalidScheduleError, then ValidationError for a policy."""
+def new_job(identity: str, schedule: object, policies: Policies, timer: Timer = Timer.LEADER) -> Job:
+    """The job. Raises EmptyJobIDError first, then InvalidScheduleError, then ValidationError for a policy.
+
+    ``timer``: of a job whose policies name none.
+    """
     job = Job(id=job_id(identity), schedule=spec_of(schedule), overlap=Overlap.SKIP)
-    return changed(job, policies)
+    return changed(job, policies if policies.get("timer") else {**policies, "timer": timer})
 
 
 def changed(job: Job, policies: Policies) -> Job:
@@ -76,11 +81,32 @@ def changed(job: Job, policies: Policies) -> Job:
         )
     changes: dict[str, Any] = {}
     for name, value in policies.items():
+        if name == "timer":
+            changes["schedule"] = timed(job.schedule, _timer(value))
+            continue
         field, read = _READERS[name]
         changes[field] = read(value)
     if changes.get("paused") is not None and not changes["paused"]:
         changes["paused_until_ms"] = None
     return msgspec.structs.replace(job, **changes)
+
+
+def timed(spec: ScheduleSpec | None, timer: Timer) -> ScheduleSpec | None:
+    """The schedule, timed so."""
+    stored = None if timer is Timer.LEADER else str(timer)
+    return spec if spec is None or spec.timer == stored else msgspec.structs.replace(spec, timer=stored)
+
+
+def timer_of(spec: ScheduleSpec | None) -> Timer:
+    """Who times the schedule."""
+    return Timer.LEADER if spec is None or spec.timer is None else Timer(spec.timer)
+
+
+def _timer(value: Any) -> Timer:  # noqa: ANN401 - whatever a caller gives
+    try:
+        return Timer.LEADER if value is None else Timer(value)
+    except ValueError:
+        raise ValidationError(f"timer must be one of {', '.join(Timer)}; got {value!r:.80}") from None
 
 
 def _metadata(value: Any) -> dict[str, str]:  # noqa: ANN401 - whatever a caller gives

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 from natscron.errors import ValidationError
 from natscron.model import Overlap, Run, RunStatus, ScheduleSpec
 from natscron.scheduler.life import Life
-from natscron.scheduler.policies import Policies, new_job
+from natscron.scheduler.policies import Policies
 from natscron.scheduler.snapshot import Job, JobStatus
 from natscron.scheduler.submitting import insert_of
 from natscron.scheduler.values import Duration, instant_ms
@@ -30,8 +30,9 @@ class Scheduler(Life):
     here. ``lease``: how long a leader may be silent (default 10 s where other processes share the storage).
     ``worker_lease``: the same for workers (default 8 s), whose runs are taken over at the latest a sixth of it later.
     ``grace``: slots younger than this always run. ``stop_timeout``: how long a stop lets handlers go on. ``strict``: a
-    job asked for before the start that cannot be stored makes the start fail. Raises ConfigError for an option that
-    cannot work.
+    job asked for before the start that cannot be stored makes the start fail. ``timer``: who says when a job is due
+    that does not say it itself, ``leader`` or ``server`` (nats-server; on ``nats://`` alone). Raises ConfigError for an
+    option that cannot work.
     """
 
     # Jobs.
@@ -41,7 +42,7 @@ class Scheduler(Life):
 
         Raises EmptyJobIDError, InvalidScheduleError, ValidationError, JobAlreadyExistsError.
         """
-        job = new_job(id, schedule, policies)
+        job = self._new_job(id, schedule, policies)
         self._forget_parent()
         if self._parts is None:
             self._pending.add(job)
@@ -66,7 +67,7 @@ class Scheduler(Life):
             await self.add_job(id, schedule, **policies)
             return
         insert = insert_of(self._storage)
-        await insert(connection, await self._admitted(new_job(id, schedule, policies)))
+        await insert(connection, await self._admitted(self._new_job(id, schedule, policies)))
 
     async def ensure_job(self, id: str, schedule: ScheduleSpec, **policies: Unpack[Policies]) -> bool:  # noqa: A002 - the field's name
         """Have a job as given; whether that changed anything (False before the start, where it is kept).
@@ -74,7 +75,7 @@ class Scheduler(Life):
         An unchanged job is left alone, a changed one updated, metadata and policies too; what people set at run time
         (paused, skipped) stays. Any number of processes may call it at once.
         """
-        job = new_job(id, schedule, policies)
+        job = self._new_job(id, schedule, policies)
         self._forget_parent()
         if self._parts is None:
             self._pending.ensure(job)

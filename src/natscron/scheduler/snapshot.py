@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from natscron.model import Activity, CatchUp, JobState, Ms, Overlap, Retry, RunStatus, ScheduleSpec
+from natscron.model import Activity, CatchUp, JobState, Ms, Overlap, Retry, RunStatus, ScheduleSpec, Timer
 from natscron.model import Job as Row
+from natscron.scheduler.policies import timer_of
 from natscron.scheduler.values import moment
 from natscron.worker.event import copied
 
@@ -43,6 +44,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     status: JobStatus
     metadata: dict[str, str]
     payload: Any = None
+    timer: Timer = Timer.LEADER
     handler: str = ""
     overlap: Overlap = Overlap.SKIP
     concurrency: int = 0
@@ -74,6 +76,7 @@ def snapshot_of(
         status=_status(state, found),
         metadata=dict(row.labels),
         payload=None if row.payload is msgspec.UNSET else copied(row.payload),
+        timer=timer_of(row.schedule),
         handler=row.handler,
         overlap=row.overlap,
         concurrency=row.concurrency,

@@ -1,6 +1,7 @@
 """What the engine hands over for a handler: a queued run. Pure."""
 
 from natscron.engine.target import Dispatch, Outcome, Target
+from natscron.engine.timed import timed_by_server
 from natscron.model import Delivery, Job, QueuedRun, RunStatus
 from natscron.storage.protocol import Reply
 
@@ -28,7 +29,8 @@ class HandlerTarget(Target):
             job=job.id,
             generation=job.generation,
             scheduled_at_ms=dispatch.scheduled_at_ms,
-            due_ms=dispatch.due_ms or dispatch.scheduled_at_ms,
+            # A slot that the server times is due when it is, however late anybody comes to it.
+            due_ms=(0 if timed_by_server(job) else dispatch.due_ms) or dispatch.scheduled_at_ms,
             trigger=dispatch.trigger,
             handler=job.handler,
             overlap=dispatch.overlap or job.overlap,

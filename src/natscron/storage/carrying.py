@@ -118,7 +118,8 @@ def _undecided_from(  # noqa: PLR0913, PLR0917 - a version, and what it is judge
         floor = min(floor, _first(job, spec) - 1)
     if mark is None or not _seen(since, mark):
         return floor
-    schedule = _compiled(job, spec, calendars) if spec.jitter is not None or spec.run_at_start else None
+    delayed = spec.jitter is not None or spec.timer is not None
+    schedule = _compiled(job, spec, calendars) if delayed or spec.run_at_start else None
     since_ms = max(floor, mark.instant_ms if schedule is None else _decided_slot(schedule, mark.instant_ms, end))
     if since_ms == job.anchor_ms and _first(job, spec) <= since_ms and _next_after(schedule, since_ms) != since_ms + 1:
         # A version that begins with its job may be taken for its creation there, and have its first slot once more.
@@ -153,9 +154,12 @@ def _compiled(job: Job, spec: ScheduleSpec, calendars: Mapping[str, CalendarSpec
 def _decided_slot(schedule: Schedule, mark_ms: Ms, end: Stamp | None) -> Ms:
     """Up to where slots, those before the ``end``, are decided if what is due up to the mark is."""
     slot = schedule.last_at_or_before_ms(mark_ms if end is None else min(mark_ms, end.at_ms))
-    # A slot is due before the next one: what comes first after the millisecond before it is its own due instant.
-    due = None if slot is None else schedule.dues.next_after_ms(slot - 1)
-    return mark_ms if slot is None or due is None or due <= mark_ms else slot - 1
+    dues = schedule.dues
+    decided_ms = mark_ms
+    while slot is not None and dues.due_of(slot) > mark_ms:
+        decided_ms = slot - 1
+        slot = schedule.last_at_or_before_ms(decided_ms)
+    return decided_ms
 
 
 def _next_after(schedule: Schedule | None, at_ms: Ms) -> Ms | None:

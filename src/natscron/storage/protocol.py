@@ -52,6 +52,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """It can publish messages (targets that are subjects)."""
     queue: bool = False
     """It has a run queue (targets that are handlers)."""
+    timers: bool = False
+    """It can time jobs by itself (:class:`natscron.storage.timers.TimerStore`)."""
     lease_ms: Ms = 10_000
     """The leader's lease that suits a store that is shared."""
 
@@ -85,10 +87,14 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class StateSnapshot(msgspec.Struct, frozen=True):
-    """What a new leader reads below its barrier: the journal after a mark, in order, and the open rows."""
+    """What a new leader reads below its barrier: the journal after a mark, in order, and the open rows.
+
+    ``known``: ids of runs that were queued before, though their slots may be due after the mark.
+    """
 
     notes: tuple[Note, ...]
     rows: tuple[OpenRow, ...]
+    known: tuple[str, ...] = ()
 
 
 OnReply: TypeAlias = Callable[[Reply], None]

@@ -9,7 +9,6 @@ from natscron.model import Job as Row
 from natscron.model import ScheduleSpec
 from natscron.scheduler import Policies
 from natscron.scheduler import Scheduler as AsyncScheduler
-from natscron.scheduler.policies import new_job
 from natscron.scheduler.submitting import Insert, insert_of
 
 __all__ = ["Inside", "driven"]
@@ -61,4 +60,4 @@ class Inside(AsyncScheduler):
 
     async def row(self, identity: str, schedule: ScheduleSpec, policies: Policies) -> Row:
         """A job as it is stored, checked."""
-        return await self._admitted(new_job(identity, schedule, policies))
+        return await self._admitted(self._new_job(identity, schedule, policies))

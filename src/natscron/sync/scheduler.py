@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 from natscron.clock import Clock
 from natscron.errors import ValidationError
-from natscron.model import Overlap, Run, RunStatus, ScheduleSpec
+from natscron.model import Overlap, Run, RunStatus, ScheduleSpec, Timer
 from natscron.scheduler import Job, JobStatus, Policies
 from natscron.scheduler.signalled import give_back, signals_taken
 from natscron.scheduler.values import Duration, seconds
@@ -62,6 +62,7 @@ class Scheduler(Life):
         grace: Duration = "10s",
         stop_timeout: Duration = "30s",
         strict: bool = False,
+        timer: Timer | str = Timer.LEADER,
         clock: Clock | None = None,
     ) -> None:
         self._set_up(
@@ -78,6 +79,7 @@ class Scheduler(Life):
                 grace=grace,
                 stop_timeout=stop_timeout,
                 strict=strict,
+                timer=timer,
                 clock=clock,
             )
         )

@@ -71,7 +71,7 @@ class Stretch:
         """The schedule without its exclusions and its jitter; None if it has no exclusions."""
         self._exclusions: list[tuple[str, Callable[[Ms], bool]]] = []
         if spec.except_:
-            self.base = _compiled(job, msgspec.structs.replace(spec, except_=(), jitter=None), calendars)
+            self.base = _compiled(job, msgspec.structs.replace(spec, except_=(), jitter=None, timer=None), calendars)
             for part in spec.except_:
                 if part.calendar is not None:
                     self._exclusions.append((f"calendar {part.calendar}", _in_calendar(calendars[part.calendar])))
@@ -79,9 +79,8 @@ class Stretch:
                     self._exclusions.append((_words(part, job), _in_schedule(_compiled(job, part, calendars))))
 
     def due_of(self, slot_ms: Ms) -> Ms:
-        """When the slot is due: the first due instant that is not before it."""
-        due = self.schedule.dues.next_after_ms(slot_ms - 1)
-        return slot_ms if due is None else due
+        """When the slot is due."""
+        return self.schedule.dues.due_of(slot_ms)
 
     def excluded_by(self, slot_ms: Ms) -> str:
         """The first exclusion that takes the slot away: ``calendar NAME``, or a schedule in English."""

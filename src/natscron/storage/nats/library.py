@@ -37,9 +37,11 @@ from natscron.storage.nats.records import Records
 from natscron.storage.nats.state import NatsState
 from natscron.storage.nats.steps import Steps
 from natscron.storage.nats.storage import NatsStorage
+from natscron.storage.nats.timers import NatsTimers
 from natscron.storage.nats.view import QueueView
 from natscron.storage.protocol import Capabilities, LeaderLink, OnReply, RunQuery
 from natscron.storage.queue import QueueSink
+from natscron.storage.timers import LaidTimer, TimerSink
 from natscron.wire.connection import Connection
 from natscron.wire.consumer import Watch
 from natscron.wire.kv import last_seq
@@ -80,8 +82,8 @@ class NATSStorage(NatsStorage):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Durable, shared, publishes, and has a run queue."""
-        return Capabilities(durable=True, shared=True, subjects=True, queue=True, lease_ms=_LEASE_MS)
+        """Durable, shared, publishes, has a run queue, and the server can time jobs."""
+        return Capabilities(durable=True, shared=True, subjects=True, queue=True, timers=True, lease_ms=_LEASE_MS)
 
     def in_child(self) -> "NATSStorage":
         """In a process that was forked: a storage of the same servers. What the parent opened stays the parent's."""
@@ -132,7 +134,8 @@ class NATSStorage(NatsStorage):
             if isinstance(error, TimeoutError):
                 raise StorageUnavailableError(f"waited {_FULL_S:g} s for this: the run queue is read") from None
             raise
-        self._parts = _Parts(view, queue, self._log, records, dead, watch)
+        timers = NatsTimers(connection, self.library, self._own_window)
+        self._parts = _Parts(view, queue, self._log, records, dead, watch, timers)
 
     async def close(self) -> None:
         """Release everything it opened. Idempotent, also before ``initialize``."""
@@ -281,6 +284,36 @@ class NATSStorage(NatsStorage):
         """Follow the run queue."""
         return self._sinks.watch(sink, self._whole.watch.ready)
 
+    # TimerStore.
+
+    async def check_timers(self, *, recurring: bool) -> None:
+        """Make what timers need. Raises ServerTooOldError and ConfigError."""
+        await self._whole.timers.check_timers(recurring=recurring)
+
+    async def has_timers(self) -> bool:
+        """Whether a timer was ever laid here."""
+        return await self._whole.timers.has_timers()
+
+    async def lay_timer(self, timer: LaidTimer) -> None:
+        """Have this timer, and none of the job's earlier ones."""
+        await self._whole.timers.lay_timer(timer)
+
+    async def take_timers(self, job: str, since: int | None = None) -> None:
+        """Take a job's timers away."""
+        await self._whole.timers.take_timers(job, since)
+
+    async def read_timers(self) -> Sequence[LaidTimer]:
+        """All timers."""
+        return await self._whole.timers.read_timers()
+
+    async def settle_firings(self, seq: int) -> None:
+        """Forget firings that are decided."""
+        await self._whole.timers.settle_firings(seq)
+
+    def watch_firings(self, sink: TimerSink) -> Watch:
+        """Follow the firings."""
+        return self._kept(self._whole.timers.watch_firings(sink))
+
     @property
     def _whole(self) -> "_Parts":
         if self._parts is None:
@@ -308,3 +341,4 @@ class _Parts(msgspec.Struct, frozen=True):
     records: Records
     dead: DeadLetters
     watch: Watch
+    timers: NatsTimers

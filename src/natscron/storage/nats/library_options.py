@@ -16,13 +16,15 @@ _DERIVED: Final = {
     "runs_bucket": "EXECUTIONS",
     "log_stream": "LOG",
     "dead_stream": "DEAD",
+    "timer_stream": "",
 }
 
 
 class LibraryOptions(NatsStorageOptions, frozen=True, kw_only=True):
     """Names left empty follow ``prefix``: ``SCHEDULER_JOBS``, ``SCHEDULER_STATE`` and so on.
 
-    The subjects of the two streams do not begin with ``scheduler.``: the stream of the Go library holds all of those.
+    The subjects of the log and the dead do not begin with ``scheduler.``: the stream of the Go library holds all of
+    those. Where that library's stream is there, timers need another ``timer_stream`` and ``timer_prefix``.
     Raises ConfigError at construction for a name that NATS cannot take.
     """
 
@@ -37,6 +39,10 @@ class LibraryOptions(NatsStorageOptions, frozen=True, kw_only=True):
     dead_max: int = 100_000
     """How many of these are kept, the newest; none longer than ``log_max_age_ms``."""
     log_per_job: int = 1_000
+    timer_stream: str = ""
+    """Timers that nats-server holds, and what they fired; made when there is one. Default: ``prefix``."""
+    timer_prefix: str = ""
+    """What its subjects begin with. Default: the stream's name in lower case with ``-`` for ``_``."""
     over_ttl_ms: Ms = 120_000
     """How long a run that is over lies among the runs, so that everybody learns of it and repeats are recognised."""
 
@@ -45,19 +51,23 @@ class LibraryOptions(NatsStorageOptions, frozen=True, kw_only=True):
         force = msgspec.structs.force_setattr
         for field, tail in _DERIVED.items():
             if not getattr(self, field):
-                force(self, field, f"{self.prefix}_{tail}")
-        for field, stream in (("log_prefix", self.log_stream), ("dead_prefix", self.dead_stream)):
-            if not getattr(self, field):
-                force(self, field, stream.lower().replace("_", "-"))
-        for field in ("prefix", "runs_bucket", "dead_stream"):
+                force(self, field, f"{self.prefix}_{tail}" if tail else self.prefix)
+        for field in ("log", "dead", "timer"):
+            if not getattr(self, f"{field}_prefix"):
+                force(self, f"{field}_prefix", getattr(self, f"{field}_stream").lower().replace("_", "-"))
+        for field in ("prefix", "runs_bucket", "dead_stream", "timer_stream"):
             if _NAME.fullmatch(getattr(self, field)) is None:
                 text = "is no name for NATS; use letters, digits, '-' and '_'"
                 raise ConfigError(f"{field}: {getattr(self, field)!r} {text}")
-        if _SUBJECT.fullmatch(self.dead_prefix) is None:
-            raise ConfigError(f"dead_prefix: {self.dead_prefix!r} is no subject without wildcards")
+        for field in ("dead_prefix", "timer_prefix"):
+            if _SUBJECT.fullmatch(getattr(self, field)) is None:
+                raise ConfigError(f"{field}: {getattr(self, field)!r} is no subject without wildcards")
         if self.dead_max < 1 or self.over_ttl_ms < 1_000:  # noqa: PLR2004 - what the server takes
             raise ConfigError("dead_max must be at least 1 and over_ttl_ms at least 1000")
+        asked = self.api_subjects
         super().__post_init__()
+        # The library answers on no subjects.
+        force(self, "api_subjects", asked)
 
     @property
     def runs_stream(self) -> str:

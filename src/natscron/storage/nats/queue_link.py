@@ -31,7 +31,8 @@ from natscron.errors import (
     MalformedInputError,
     StorageUncertainError,
 )
-from natscron.model import Lease, Ms, NoteRef, OpenRow, QueuedRun, Reason, Run, RunStatus
+from natscron.ids import is_ulid, ulid_time_ms
+from natscron.model import SERVER_LAG_MS, Lease, Ms, NoteRef, OpenRow, QueuedRun, Reason, Run, RunStatus
 from natscron.policy import overlap
 from natscron.policy.overlap import Verdict
 from natscron.storage.nats.creating import Answers, Batch, Entry
@@ -224,12 +225,20 @@ class QueueLink(NatsLeaderLink):
         """Notes and open rows; and what ended since the mark is known from then on."""
         snapshot = await super().read_state(after, barrier)
         asked = [row.scheduled_at_ms for row in snapshot.rows]
-        since = min([*asked, self._mark_ms or 0])
+        mark_ms = self._mark_ms or 0
+        # A slot that the server fired has its run before it is due to the leader.
+        since = min([*asked, max(mark_ms - SERVER_LAG_MS, 0)])
         if since and self._view.now_ms() - since > self._library.over_ttl_ms // 2:
             for run_id in await self._ended_since(since):
                 if not self._view.knows(run_id):
                     self._view.over[run_id] = 0
-        return snapshot
+        queued = (*self._view.rows, *self._view.over)
+        return msgspec.structs.replace(snapshot, known=tuple(run_id for run_id in queued if _near(run_id, mark_ms)))
+
+
+def _near(run_id: str, mark_ms: Ms) -> bool:
+    """Whether the run may be of a slot that is due after the mark, and not later than the server may have fired."""
+    return is_ulid(run_id) and mark_ms - SERVER_LAG_MS < ulid_time_ms(run_id) <= mark_ms + SERVER_LAG_MS
 
 
 def _hand_on(whole: "asyncio.Future[None]", task: "asyncio.Task[Any]") -> None:
