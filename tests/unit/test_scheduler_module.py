@@ -25,8 +25,10 @@ from natscron import (
     ValidationError,
     every,
 )
+from natscron.model import Timer
 from natscron.scheduler.module import configured
 from natscron.scheduler.options import SchedulerOptions
+from natscron.storage.nats import NATSStorage
 from natscron.storage.sql import SQLOptions
 
 pytestmark = pytest.mark.anyio
@@ -160,7 +162,8 @@ async def test_an_engine_or_a_storage_goes_before_the_url(tmp_path: Path) -> Non
         ({"scheduler": {}}, "mode 'sql' needs a database"),
         ({"mode": "gorm"}, "mode 'gorm' needs a database"),
         ({"mode": "postgres", "nats": {"streamName": "S"}}, "mode 'postgres' needs a database"),
-        ({"mode": "nats"}, "mode 'nats' is not there in this version"),
+        ({"mode": "nats"}, "mode 'nats' needs a server"),
+        ({"mode": "nats", "url": "sqlite:///x.db"}, "mode 'nats' needs a url that begins with nats://"),
         ({"url": "mssql://host/db"}, "with scheme 'mssql' is not supported"),
         ({"url": "sqlite://"}, "SQLite in memory"),
     ],
@@ -240,6 +243,22 @@ def test_keys_of_another_mode_are_accepted_in_silence(caplog: pytest.LogCaptureF
     with caplog.at_level(logging.DEBUG, "natscron"):
         Scheduler.from_config({"mode": "memory", "nats": nats, "postgres": {"pollInterval": "1s"}})
     assert caplog.records == []
+
+
+def test_the_keys_of_the_nats_mode_name_what_lies_on_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    nats = {"streamName": "WORK", "jobBucket": "MY_JOBS", "execBucket": "MY_RUNS", "consumerName": "w"}
+    source = {"mode": "nats", "url": "nats://localhost:1", "nats": nats, "timer": "server"}
+    scheduler = Scheduler.from_config({"scheduler": source}, handler=nothing)
+    storage = scheduler._storage
+    assert isinstance(storage, NATSStorage)
+    names = storage.library
+    assert (names.timer_stream, names.timer_prefix) == ("WORK", "work")
+    assert (names.jobs_bucket, names.runs_bucket) == ("MY_JOBS", "MY_RUNS")
+    assert options_of(scheduler).timer is Timer.SERVER
+    [record] = caplog.records
+    assert "nats.consumerName" in record.getMessage()
+    with pytest.raises(ConfigError, match="the mapping: timer_stream: 'no name'"):
+        Scheduler.from_config({**source, "nats": {"streamName": "no name"}})
 
 
 def test_the_keys_of_the_postgres_mode_mean_what_they_mean_there() -> None:

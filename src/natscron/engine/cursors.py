@@ -273,10 +273,9 @@ def _paused(entry: Entry, versions: Sequence[InForce], i: int, schedules: Sequen
         # The planner tells of a once slot by itself, unless the pause ended by itself.
         return []
     over = _edge(schedule, over)
-    after = _edge(schedule, version.since.at_ms)
-    if i == 0 or versions[i - 1].spec is not None:
-        # What is before belongs to the version before, which tells of it by itself.
-        after = bound_of(schedule, after)
+    # After a version what is before belongs to that, which tells of it by itself.
+    first = i == 0 or versions[i - 1].spec is not None
+    after = (bound_of if first else _edge)(schedule, version.since.at_ms)
     if over <= after:
         return []
     cursor = Cursor(entry, schedule, after, over)

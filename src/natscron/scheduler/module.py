@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from natscron.clock import Clock, SystemClock
 from natscron.durations import parse_duration
 from natscron.errors import ConfigError, ModeNotConfiguredError, ValidationError
-from natscron.scheduler.storages import open_storage
+from natscron.scheduler.storages import is_nats, open_storage
 from natscron.storage.queue import QueueStorage
 
 __all__ = ["Configured", "configured"]
@@ -24,6 +24,7 @@ log = logging.getLogger("natscron.scheduler")
 
 _MODES: Final = {"memory": "memory", "sql": "sql", "gorm": "sql", "postgres": "sql", "nats": "nats"}
 _SECOND_NS: Final = 1_000_000_000
+_IGNORED: Final = "%s: these keys have no meaning here and are ignored: %s"
 _FOR_EVER_MS: Final = 100 * 365 * 86_400_000
 _SECRET: Final = frozenset({"url", "dsn"})
 
@@ -106,7 +107,14 @@ _NO_MEANING: Final = (
     "publishRetry.initialBackoff",
     "onceKey",
 )
-_NATS: Final = ("streamName", "subjectPrefix", "consumerName", "jobBucket", "execBucket", "duplicatesWindow")
+_NATS: Final = (
+    _Key("streamName", _text, "timer_stream"),
+    _Key("subjectPrefix", _text, "timer_prefix"),
+    _Key("jobBucket", _text, "jobs_bucket"),
+    _Key("execBucket", _text, "runs_bucket"),
+)
+_NATS_GO: Final = ("consumerName", "duplicatesWindow")
+"""Of the Go library's NATS mode, and of no use in ours."""
 _SQL: Final = (
     _Key("pollInterval", _go_seconds, "poll_s"),
     _Key("leaseDuration", _go_seconds, "worker_lease"),
@@ -129,7 +137,8 @@ _KEYS: Final = (
     _Key("strict", _flag, "strict"),
     _Key("timer", _text, "timer"),
     *(_Key(f"postgres.{name}", read, target) for name, read, target in _SQL),
-    *(_Key(f"nats.{name}", _any) for name in _NATS),
+    *(_Key(f"nats.{name}", read, target) for name, read, target in _NATS),
+    *(_Key(f"nats.{name}", _any, name) for name in _NATS_GO),
     *(_Key(f"nats.{name}", _any, None) for name in _NO_MEANING),
 )
 
@@ -160,15 +169,17 @@ def configured(
     mode = _MODES.get(str(mode_text).lower())
     if mode is None:
         raise ConfigError(f"{where}: mode must be one of {', '.join(_MODES)}; got {mode_text!r:.80}")
-    if mode == "nats":
-        raise ModeNotConfiguredError(
-            f"{where}: mode 'nats' is not there in this version; use mode 'sql' with a database, or 'memory'"
-        )
     url, sql = found.pop("url", None), {name: found.pop(name, None) for name in ("poll_s", "runs_max_age_s")}
+    names = {name: found.pop(name) for _, _, name in _NATS if name in found}
+    useless = [f"nats.{name}" for name in _NATS_GO if found.pop(name, None) is not None]
     if storage is not None:
         return Configured(storage, owned=False, options=found, source=where)
     if mode == "memory":
         return Configured("memory://", owned=True, options=found, source=where)
+    if mode == "nats":
+        if useless:
+            log.warning(_IGNORED, where, ", ".join(useless))
+        return Configured(_nats_storage(where, url, names, clock), owned=True, options=found, source=where)
     if engine is None and url is None:
         raise ModeNotConfiguredError(
             f"{where}: mode {mode_text!r:.80} needs a database, and there is none: give a url there, or engine="
@@ -178,6 +189,21 @@ def configured(
     except ConfigError as error:
         raise ModeNotConfiguredError(f"{where}: {error}") from None
     return Configured(made, owned=True, options=found, source=where)
+
+
+def _nats_storage(where: str, url: str | None, names: Mapping[str, Any], clock: Clock | None) -> QueueStorage:
+    if url is None:
+        raise ModeNotConfiguredError(f"{where}: mode 'nats' needs a server, and there is none: give a url there")
+    if not is_nats(url):
+        raise ModeNotConfiguredError(
+            f"{where}: mode 'nats' needs a url that begins with nats://, tls://, ws:// or wss://"
+        )
+    from natscron.storage.nats import LibraryOptions, NATSStorage  # noqa: PLC0415 - only who uses it pays for loading it
+
+    try:
+        return NATSStorage(url, LibraryOptions(**names), clock=clock or SystemClock())
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _sql_storage(target: Any, sql: Mapping[str, float | None], clock: Clock) -> QueueStorage:  # noqa: ANN401 - a URL or an engine
@@ -265,5 +291,5 @@ def _found(where: str, scope: str, given: list[tuple[str, Any]]) -> dict[str, An
             raise ConfigError(f"{where}: {path} and {said[key.target]} say the same; remove one")
         found[key.target], said[key.target] = read, path
     if ignored:
-        log.warning("%s: these keys have no meaning here and are ignored: %s", where, ", ".join(ignored))
+        log.warning(_IGNORED, where, ", ".join(ignored))
     return found

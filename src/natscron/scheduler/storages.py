@@ -8,11 +8,16 @@ from natscron.errors import ConfigError
 from natscron.storage.memory import MemoryCluster, MemoryStorage
 from natscron.storage.queue import QueueStorage
 
-__all__ = ["open_storage"]
+__all__ = ["is_nats", "open_storage"]
 
 _SQL: Final = ("sqlite", "postgresql", "postgres", "mysql", "mariadb")
 _NATS: Final = ("nats", "tls", "ws", "wss")
 _RUNS_PER_JOB: Final = 1_000
+
+
+def is_nats(url: str) -> bool:
+    """Whether a URL names NATS."""
+    return urlsplit(url).scheme.lower() in _NATS
 
 
 def open_storage(url: str, clock: Clock) -> QueueStorage:

@@ -44,6 +44,8 @@ def schedule_of(  # noqa: PLR0913 - what compiling needs
     """
     if spec is None:
         raise InvalidScheduleError(_MISSING)
+    if spec.timer is not None:
+        raise InvalidScheduleError("timer is possible for jobs of the Scheduler library only: leave it out")
     _check_calendars(spec, calendars)
     try:
         compiled = compile_schedule(

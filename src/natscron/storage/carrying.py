@@ -37,18 +37,28 @@ __all__ = ["carried", "carried_calendar"]
 _SEEN_BY_ALL: Final = 0
 
 
-def carried(job: Job, mark: Mark | None, calendars: Mapping[str, CalendarSpec]) -> Job:
+def carried(job: Job, mark: Mark | None, calendars: Mapping[str, CalendarSpec], *, timers: bool = True) -> Job:
     """The job as it is to be created in another store.
 
     ``mark``: how far the old store's slots are decided; None: nobody ever led there. ``calendars``: the old store's.
+    ``timers`` False: the new store times no jobs by itself, so its leader does.
     """
     *previous, (spec, since_ms) = _versions(job, mark, calendars)
     done = not previous and _is_over(job, spec, since_ms, mark)
+    schedule = job.schedule
+    if not timers:
+        schedule = _by_leader(schedule)
+        previous = [(_by_leader(spec), at_ms) for spec, at_ms in previous]
     return msgspec.structs.replace(
         job,
+        schedule=schedule,
         counts_from=Stamp(since_ms, _SEEN_BY_ALL) if done else _stamp(since_ms),
         previous=tuple(Version(schedule=spec, since=_stamp(at_ms)) for spec, at_ms in previous),
     )
+
+
+def _by_leader(spec: ScheduleSpec | None) -> ScheduleSpec | None:
+    return spec if spec is None or spec.timer is None else msgspec.structs.replace(spec, timer=None)
 
 
 def carried_calendar(calendar: Calendar, mark: Mark | None) -> Calendar:

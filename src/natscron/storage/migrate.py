@@ -309,7 +309,8 @@ class _Migration:
             else:
                 try:
                     if not self._dry_run:
-                        await self._dst.create_job(carried(job, mark, calendars))
+                        timers = self._dst.capabilities.timers
+                        await self._dst.create_job(carried(job, mark, calendars, timers=timers))
                 except JobAlreadyExistsError:
                     self._count("jobs_skipped")
                 except ValidationError as error:

@@ -50,20 +50,15 @@ class NatsTimers:
         """Of the server that leads the stream, once that is known to be as it must be."""
 
     async def check_timers(self, *, recurring: bool) -> None:
-        """See the role. What was found good is not looked at again."""
+        """See the role. What was found good enough is not looked at again."""
         needs = Needs.RECURRING if recurring else Needs.SINGLE
-        if self._level is None:
-            greeting = self._connection.server_info
-            level = greeting.get("api_lvl", 0)
-            version = str(greeting.get("version", ""))
-            self._require(ServerLevel(level if isinstance(level, int) else 0, version), Needs.SINGLE)
-            found = await ensure(
-                self._connection,
-                self._wanted(),
-                self._options.provision_timeout_s,
-                0.0,
-            )
-            self._level = self._checked(found, version)
+        if self._level is not None and self._level.level >= needs:
+            return
+        greeting = self._connection.server_info
+        level, version = greeting.get("api_lvl", 0), str(greeting.get("version", ""))
+        self._require(ServerLevel(level if isinstance(level, int) else 0, version), needs)
+        found = await ensure(self._connection, self._wanted(), self._options.provision_timeout_s, 0.0)
+        self._level = self._checked(found, version)
         self._require(self._level, needs)
 
     def _wanted(self) -> dict[str, Any]:
