@@ -1,7 +1,9 @@
-"""The service on older nats-servers."""
+"""The service, and the Scheduler, on older nats-servers."""
 
 import asyncio
+import datetime as dt
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -10,8 +12,12 @@ from pathlib import Path
 import pytest
 from tests.faults.stories import assert_kept, every_second
 
+from natscron.errors import ServerTooOldError
+from natscron.schedule import every, once
+from natscron.scheduler import Scheduler
 from natscron.testing.fleet import Fleet
 from natscron.testing.nats import NatsServer
+from natscron.worker.event import JobEvent
 
 # The first run on a machine installs a server.
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
@@ -55,3 +61,28 @@ async def test_the_service_fires_and_hands_over_on_an_older_server(tmp_path: Pat
             nats_server.start()
             verdict = await assert_kept(fleet, crashes=2)
             assert verdict.skipped == []
+
+
+@pytest.mark.parametrize("version", ["2.11.11", "2.12.8"])
+async def test_the_scheduler_asks_an_older_server_for_no_more_than_it_can(tmp_path: Path, version: str) -> None:
+    called = asyncio.Queue[str]()
+
+    async def note(event: JobEvent) -> None:
+        called.put_nowait(event.id)
+
+    with NatsServer(tmp_path / "nats", program=await program_of(version)) as nats_server:
+        async with Scheduler(nats_server.url, note) as scheduler:
+            now = dt.datetime.now(dt.UTC)
+            single = scheduler.add_job("single", once(now + dt.timedelta(milliseconds=200)), timer="server")
+            if version.startswith("2.11"):
+                with pytest.raises(ServerTooOldError, match=r"2\.12\.0 or newer .* 2\.11\.11 .* use timer='leader'"):
+                    await single
+            else:
+                await single
+                assert await called.get() == "single"
+            told = rf"2\.14\.0 or newer .* {re.escape(version)} .* use timer='leader'"
+            with pytest.raises(ServerTooOldError, match=told):
+                await scheduler.add_job("recurring", every("1s"), timer="server")
+            await scheduler.add_job("by the leader", every("50ms"))
+            assert await called.get() == "by the leader"
+            assert "recurring" not in {job.id for job in await scheduler.list_jobs()}

@@ -26,7 +26,7 @@ from natscron.engine.leadership import Leadership
 from natscron.engine.options import EngineOptions
 from natscron.engine.table import Entry, JobTable
 from natscron.engine.target import Target
-from natscron.engine.timed import timed_by_server
+from natscron.engine.upcoming import next_due
 from natscron.errors import (
     JobNotFoundError,
     NatscronError,
@@ -233,21 +233,7 @@ class Engine:
     def next_run_ms(self, job_id: str) -> Ms | None:
         """The job's next slot; None if there is none. Computed, never stored."""
         entry = self.table.get(job_id)
-        if entry is None or entry.schedule is None:
-            return None
-        job = entry.job
-        at = max(self._clock.now_ms(), entry.counts_from.at_ms)
-        if job.paused:
-            if job.paused_until_ms is None:
-                return None
-            at = max(at, job.paused_until_ms)
-        # The leader's own look at a slot that the server times is no due instant.
-        dues = entry.schedule if timed_by_server(job) else entry.schedule.dues
-        due = dues.next_after_ms(at)
-        if due is not None and job.skip is not None and job.skip.from_ms < dues.slot_of(due) <= job.skip.until_ms:
-            slot = entry.schedule.next_after_ms(job.skip.until_ms)
-            due = None if slot is None else dues.due_of(slot)
-        return due
+        return None if entry is None else next_due(entry, self._clock.now_ms())
 
     def state_of(self, entry: Entry) -> JobState:
         """What the job is doing."""

@@ -253,7 +253,7 @@ class _Keeper:
 
     async def _keep(self) -> None:
         while not any(timed_by_server(entry.job) for entry in self._table.entries()):
-            if await self._store.has_timers():
+            if await self._has_timers():
                 break
             # Nothing is here that could fire, or would have to be taken away.
             self._changed.clear()
@@ -267,6 +267,14 @@ class _Keeper:
             while self._clock.trust_s() - looked_s < _LOOK_S:
                 await self._poked(_LOOK_S)
                 await self._tidy()
+
+    async def _has_timers(self) -> bool:
+        try:
+            return await self._store.has_timers()
+        except NatscronError as error:
+            # Nobody asked for timers: who may not even look has none.
+            log.debug("whether there are timers is not known", extra={"error": str(error)})
+            return False
 
     async def _poked(self, longest_s: float | None) -> None:
         with contextlib.suppress(TimeoutError):

@@ -109,14 +109,14 @@ class NatsTimers:
             ) from None
 
     async def has_timers(self) -> bool:
-        """Whether the stream is there."""
+        """Whether the stream is there. One of that name that the Go library made is another."""
         try:
-            await self._connection.js_request(f"STREAM.INFO.{self._options.timer_stream}")
+            info = await self._connection.js_request(f"STREAM.INFO.{self._options.timer_stream}")
         except ApiError as error:
             if error.err_code == _NOT_FOUND:
                 return False
             raise
-        return True
+        return f"{self._options.timer_prefix}.timers.>" in (info["config"].get("subjects") or [])
 
     async def lay_timer(self, timer: LaidTimer) -> None:
         """See the role. Raises what :meth:`check_timers` raises."""
