@@ -3,11 +3,14 @@
 # A check's name is its sentence, and assert is how it fails.
 # ruff: noqa: D102, PLR2004, S101
 
+import asyncio
+
 from natscron.model import Overlap, Reason, RunStatus, Trigger
 from natscron.policy.overlap import BUFFER_MAX
 from natscron.storage.protocol import RunQuery
 from natscron.storage.queue import QueueStorage
 from natscron.testing.conformance.driving import JOB, Driver, Sink, ending_of, worker_info
+from natscron.testing.conformance.sinks import a_job
 
 SKIPPED = RunStatus.SKIPPED
 
@@ -104,6 +107,74 @@ class OverlapChecks:
         assert await driver.end(claim, RunStatus.FAILED, reason=Reason.HANDLER_ERROR, retry_in_ms=0)
         assert [run.attempt for run in await driver.tries("r1")] == [1]
         await driver.take("r2")
+
+    async def test_a_further_try_that_waits_makes_room_for_another(self, storage: QueueStorage) -> None:
+        driver = await Driver.begin(storage)
+        jobs = {"jobs.later": 60_000, "jobs.due": 0}
+        for job, wait_ms in jobs.items():
+            await driver.queue(driver.run(f"{job}-1", job=job, overlap=Overlap.CANCEL_OTHER))
+            [claim] = await driver.take(f"{job}-1")
+            again = {"reason": Reason.HANDLER_ERROR, "retry_reason": Reason.RETRY, "retry_in_ms": wait_ms}
+            await driver.end(claim, RunStatus.FAILED, **again)
+            assert await driver.reason(f"{job}-1", 2) == (RunStatus.PENDING, Reason.RETRY)
+        await driver.queue(*(driver.run(f"{job}-2", job=job, overlap=Overlap.CANCEL_OTHER) for job in jobs))
+        for job in jobs:
+            assert await driver.reason(f"{job}-1", 2) == (SKIPPED, Reason.REPLACED)
+        for claim in await driver.take(*(f"{job}-2" for job in jobs)):
+            await driver.end(claim)
+        # Nothing is left that would count as going, or be claimed.
+        await driver.queue(*(driver.run(f"{job}-3", job=job, overlap=Overlap.SKIP) for job in jobs))
+        await driver.take(*(f"{job}-3" for job in jobs))
+        assert [run.attempt for job in jobs for run in await driver.tries(f"{job}-1")] == [1, 2, 1, 2]
+
+    async def test_a_further_try_is_to_end_in_favour_of_another_like_the_first(self, storage: QueueStorage) -> None:
+        driver = await Driver.begin(storage)
+        await driver.queue(driver.run("r1", overlap=Overlap.CANCEL_OTHER))
+        [claim] = await driver.take("r1")
+        await driver.end(claim, RunStatus.FAILED, reason=Reason.HANDLER_ERROR, retry_in_ms=0)
+        [claim] = await driver.take("r1")
+        await driver.queue(driver.run("r2", overlap=Overlap.CANCEL_OTHER))
+        assert await driver.owned() == {("r1", 2): Reason.REPLACED}
+        await driver.take()
+        await driver.end(claim, RunStatus.FAILED, reason=Reason.HANDLER_ERROR, retry_in_ms=0)
+        await driver.take("r2")
+        assert [run.attempt for run in await driver.tries("r1")] == [1, 2]
+
+    async def test_what_was_replaced_and_is_redriven_is_a_run_like_any_other(self, storage: QueueStorage) -> None:
+        driver = await Driver.begin(storage)
+        await driver.queue(driver.run("r1", overlap=Overlap.CANCEL_OTHER))
+        [claim] = await driver.take("r1")
+        await driver.queue(driver.run("r2", overlap=Overlap.CANCEL_OTHER))
+        await driver.end(claim, RunStatus.FAILED, reason=Reason.REPLACED)
+        [claim] = await driver.take("r2")
+        await driver.end(claim)
+        assert await storage.redrive("r1")
+        [claim] = await driver.take("r1")
+        assert await driver.owned() == {("r1", 2): ""}
+        await driver.end(claim, RunStatus.FAILED, reason=Reason.HANDLER_ERROR, retry_in_ms=0)
+        await driver.take("r1")
+
+    async def test_a_try_that_fails_while_another_comes_is_followed_by_that_one(self, storage: QueueStorage) -> None:
+        driver = await Driver.begin(storage)
+        jobs = [f"jobs.{n}" for n in range(10)]
+        for job in jobs:  # a queue may go by them where several decide at once
+            await storage.create_job(a_job(job))
+        await driver.queue(*(driver.run(f"{job}-1", job=job, overlap=Overlap.CANCEL_OTHER) for job in jobs))
+        claims = await driver.take(*(f"{job}-1" for job in jobs))
+        await asyncio.gather(
+            *(
+                driver.end(claim, RunStatus.FAILED, reason=Reason.HANDLER_ERROR, retry_in_ms=0)
+                for claim in claims[: len(claims) // 2]
+            ),
+            driver.queue(*(driver.run(f"{job}-2", job=job, overlap=Overlap.CANCEL_OTHER) for job in jobs)),
+            *(
+                driver.end(claim, RunStatus.FAILED, reason=Reason.HANDLER_ERROR, retry_in_ms=0)
+                for claim in claims[len(claims) // 2 :]
+            ),
+        )
+        await driver.take(*(f"{job}-2" for job in jobs))
+        tries = [run for job in jobs for run in await driver.tries(f"{job}-1")]
+        assert {(run.attempt, run.status) for run in tries} <= {(1, RunStatus.FAILED), (2, SKIPPED)}
 
     async def test_under_allow_any_number_go(self, storage: QueueStorage) -> None:
         driver = await Driver.begin(storage)
