@@ -13,7 +13,7 @@ from natscron.errors import JobAlreadyExistsError, WrongRevisionError
 from natscron.model import Job, NoteRef, Overlap, RunStatus, ScheduleSpec
 from natscron.scheduler import JobStatus, Scheduler
 from natscron.storage.protocol import RunQuery
-from natscron.storage.sql import SQLStorage
+from natscron.storage.sql import SQLOptions, SQLStorage
 from natscron.testing.conformance.sinks import Jobs, ignore
 
 pytestmark = pytest.mark.anyio
@@ -242,3 +242,25 @@ async def test_a_column_of_type_json_becomes_text(postgresql_url: str) -> None:
     assert job.labels == {"team": "x"}
     await storage.create_job(Job(id="b", schedule=ScheduleSpec(every="1h"), labels={"team": "y"}))
     await storage.close()
+
+
+async def test_a_start_says_how_much_of_its_history_will_be_deleted(
+    sqlite_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await make_go_tables(sqlite_url)
+    for days in (1, 29, 31, 40):
+        await _insert_execution(sqlite_url, "a", _now() - days * DAY, "completed")
+
+    async def warned(options: SQLOptions) -> list[tuple[object, object]]:
+        caplog.clear()
+        storage = SQLStorage(sqlite_url, options)
+        await storage.initialize()
+        assert len(await storage.list_runs(RunQuery(job="a"))) == 4
+        await storage.close()
+        return [(vars(record)["records"], vars(record)["kept_days"]) for record in caplog.records]
+
+    assert await warned(SQLOptions(runs_max_age_ms=365 * 86_400_000)) == []
+    await execute(sqlite_url, text("UPDATE scheduler_executions SET recorded_ms = NULL"), {})
+    assert await warned(SQLOptions()) == [(2, 30)]
+    # It is known by now; and it is deleted by the sweeps.
+    assert await warned(SQLOptions()) == []

@@ -207,6 +207,26 @@ def test_a_storage_that_was_given_is_not_closed_and_one_of_ours_is() -> None:
     play(story)
 
 
+def test_a_storage_keeps_nothing_of_schedulers_that_were_stopped() -> None:
+    async def story() -> None:
+        shared = cluster()
+        storage = MemoryStorage(shared)
+        one = Scheduler(storage, Spy(), clock=VirtualClock(asyncio.get_running_loop()))
+        holders: list[Any] = [storage, shared, shared.queue]
+        sizes: list[dict[str, int]] = []
+        for _ in range(20):
+            async with one:
+                await one.ensure_job("a", every("1s"))
+                await asyncio.sleep(5)
+            kept = {f"{type(one).__name__}.{name}": value for one in holders for name, value in vars(one).items()}
+            sizes.append({name: len(value) for name, value in kept.items() if hasattr(value, "__len__")})
+        # What is remembered of runs that are over may grow, to a bound.
+        assert {name for name, size in sizes[-1].items() if size != sizes[9][name]} == {"MemoryQueue._over"}
+        assert sizes[-1]["MemoryStorage.watches"] == 4
+
+    play(story)
+
+
 def test_nothing_is_left_running_after_a_stop() -> None:
     async def story() -> None:
         shared = cluster()

@@ -60,6 +60,7 @@ def migrate(  # noqa: PLR0913 - one parameter an option
 
     SRC and DST are URLs as `Scheduler` takes them: sqlite:///FILE, postgresql://, mysql://, mariadb:// or nats://.
     What DST has already is left as it is, so the same command may be run again, also after it was interrupted.
+    History that DST would not keep (a database: over 30 days) is skipped too: docs/library.md says how to keep it.
 
     Stop the schedulers of SRC first: a run that is due after the copy is DST's. SRC is only read; its tables are
     brought up to date if an older version made them, and a dry run makes those of DST if there are none.

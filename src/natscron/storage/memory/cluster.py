@@ -210,6 +210,11 @@ class MemoryWatch:
         turn = self._turn
         self._soon(lambda: self._begin(turn))
 
+    @property
+    def closed(self) -> bool:
+        """Nothing is handed over any more."""
+        return self._closed
+
     async def close(self) -> None:
         """Stop."""
         self._closed = True

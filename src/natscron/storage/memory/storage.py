@@ -55,7 +55,6 @@ class MemoryStorage:
         self.links: list[MemoryLink] = []
         """The links that were opened and are whole, for tests that cut them."""
         self.watches: list[MemoryWatch] = []
-        self._queue_watches: list[QueueWatch] = []
 
     @property
     def capabilities(self) -> Capabilities:
@@ -302,17 +301,15 @@ class MemoryStorage:
 
     def watch_queue(self, sink: QueueSink) -> Watch:
         """Follow the run queue."""
-        watch = QueueWatch(self.cluster, sink)
-        self._queue_watches.append(watch)
-        self._watch(watch)
-        return watch
+        return self._watch(QueueWatch(self.cluster, sink))
 
     def _left_out(self, run: Run) -> None:
-        for watch in self._queue_watches:
-            watch.left_out(run)
+        for watch in self.watches:
+            if isinstance(watch, QueueWatch):
+                watch.left_out(run)
 
     def _watch(self, watch: MemoryWatch) -> MemoryWatch:
-        self.watches.append(watch)
+        self.watches = [other for other in self.watches if not other.closed] + [watch]
         return watch
 
 

@@ -9,6 +9,7 @@ transactions of at most a thousand records. It follows the records by their time
 records that came since it last did, and a million records that may stay cost nothing.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -32,6 +33,8 @@ from natscron.storage.sql.watch import SqlWatch  # noqa: TC001 - one import bloc
 
 __all__ = ["History"]
 
+log = logging.getLogger("natscron.storage")
+
 _LIMIT_MAX: Final = 10_000
 _CHUNK: Final = 500
 _ADOPTED_MAX: Final = 1_000
@@ -47,6 +50,7 @@ class History:
         self._signals = signals
         self._records = Records(database)
         self._newest = Newest(database, _RUN_WORDS)
+        self._max_age_ms = runs_max_age_ms
         self._retention = Retention(database, self._records, runs_per_job=runs_per_job, max_age_ms=runs_max_age_ms)
         self._follower = RunFollower(database, signals)
         self._foreign = (
@@ -119,6 +123,15 @@ class History:
         """Housekeeping: take up what the Go library wrote, and delete what need not be kept; a part of it, if much."""
         await self.adopt(_ADOPTED_MAX * 10)
         await self._retention.sweep()
+
+    async def adopt_first(self, limit: int) -> None:
+        """:meth:`adopt` at a start, and say how much of what was taken up will be deleted because it is too old."""
+        if await self.adopt(limit) and (doomed := await self._retention.doomed()):
+            log.warning(
+                "the Go library's history has records that are older than what is kept here, and they will be deleted "
+                "within minutes: to keep them, stop and open the database with SQLOptions(runs_max_age_ms=...)",
+                extra={"records": doomed, "kept_days": self._max_age_ms // 86_400_000},
+            )
 
     async def adopt(self, limit: int) -> int:
         """Take up records of the Go library; how many, at most ``limit``, a thousand in one transaction."""

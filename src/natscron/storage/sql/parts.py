@@ -61,7 +61,7 @@ class Parts:
         """Connect and upgrade. Raises StorageError."""
         await upgrade(self.database)
         # A bounded part, so that a long history does not hold up the start; the rest comes with the sweeps.
-        await self.history.adopt(_ADOPTED_FIRST)
+        await self.history.adopt_first(_ADOPTED_FIRST)
         self.signals.start()
 
     async def close(self) -> None:

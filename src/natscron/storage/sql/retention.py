@@ -37,6 +37,7 @@ class Retention:
         listed = lists.listed()
         self._given = lists.given
         aged = select(e.c.execution_id).where(e.c.recorded_ms < bindparam("before"), OVER_ROWS)
+        self._all_aged = select(func.count()).select_from(aged.subquery())
         self._aged = forced(aged, e, "recorded").order_by(e.c.recorded_ms).limit(DELETED_MAX)
         stretch = (
             select(e.c.job_id, e.c.recorded_ms)
@@ -61,6 +62,14 @@ class Retention:
     async def kept_since(self, connection: AnyConnection) -> Ms:
         """The time of the oldest record that is kept."""
         return await self._database.now_ms(connection) - self._max_age_ms
+
+    async def doomed(self) -> int:
+        """How many records the next sweeps will delete for their age."""
+        return await self._database.read(self._count_aged)
+
+    async def _count_aged(self, connection: AnyConnection) -> int:
+        before = await self.kept_since(connection)
+        return int((await connection.execute(self._all_aged, {"before": before})).scalar_one())
 
     async def sweep(self) -> None:
         """Delete what is too old, and what is too many of the jobs whose turn it is. Raises StorageError."""
