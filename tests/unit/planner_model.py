@@ -75,9 +75,7 @@ class History:
         found = []
         slot = schedule.next_after_ms(self.anchor_ms - 1)
         while slot is not None and slot <= min(until_ms, segment.until_ms):
-            due = schedule.dues.next_after_ms(slot - 1)
-            assert due is not None
-            found.append((slot, due))
+            found.append((slot, schedule.dues.due_of(slot)))
             slot = schedule.next_after_ms(slot)
         return found
 
@@ -93,8 +91,9 @@ class History:
             return slot > segment.from_ms - (1 if start else 0)
         if self.segments[i - 1].spec is not None:
             return slot > segment.from_ms
-        # What was before the pause belongs to the schedule before it.
-        return due > segment.from_ms and slot > self._pause_before(i)
+        # What was before the pause belongs to the schedule before it. To the server slots are due when they are.
+        by = slot if segment.spec is not None and segment.spec.timer else due
+        return by > segment.from_ms and slot > self._pause_before(i)
 
     def _pause_before(self, i: int) -> int:
         while i and self.segments[i - 1].spec is None:
@@ -104,5 +103,7 @@ class History:
     def _ended(self, i: int, slot: int, due: int) -> bool:
         if i + 1 == len(self.segments):
             return False
-        paused = any(s.spec is None and s.from_ms < due <= s.until_ms for s in self.segments[i + 1 :])
+        spec = self.segments[i].spec
+        by = slot if spec is not None and spec.timer else due
+        paused = any(s.spec is None and s.from_ms < by <= s.until_ms for s in self.segments[i + 1 :])
         return paused or slot > self.segments[i].until_ms

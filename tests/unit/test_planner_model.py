@@ -22,6 +22,9 @@ POOL = [
     ScheduleSpec(cron="*/10 * * * * *", jitter="6s"),
     ScheduleSpec(cron="*/2 * * * * *", except_=EXCEPT_C),
     ScheduleSpec(cron="*/10 * * * * *", jitter="9s", except_=EXCEPT_C),
+    ScheduleSpec(cron="* * * * * *", timer="server"),
+    ScheduleSpec(every="1s", timer="server"),
+    ScheduleSpec(cron="*/10 * * * * *", timer="server"),
 ]
 CALENDARS = [
     CalendarSpec(),

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Final
 from natscron.engine.planner import Due, Planner
 from natscron.engine.storetime import StoreClock
 from natscron.engine.table import Entry, JobTable
-from natscron.errors import InvalidScheduleError, NatscronError
+from natscron.errors import InvalidScheduleError, NatscronError, ServerTooOldError
 from natscron.model import Job, Mark, Ms, Timer, Trigger
 from natscron.schedule.servertiming import server_timing
 from natscron.storage.timers import Firing, LaidTimer, TimerSink, TimerStore
@@ -297,7 +297,7 @@ class _Keeper:
                 continue
             if found is not None:
                 await self._store.take_timers(timer.job, timer.since)
-            await self._store.lay_timer(timer)
+            await self._lay(timer)
         for job, since in there:
             now = self._table.get(job)
             timer = None if now is None else self._wanted(now)
@@ -313,7 +313,7 @@ class _Keeper:
             if timer is None:
                 await self._store.take_timers(job_id)
             else:
-                await self._store.lay_timer(timer)
+                await self._lay(timer)
             self._changed.pop(job_id, None)
         while self._stale:
             job, since = next(iter(self._stale))
@@ -325,12 +325,22 @@ class _Keeper:
 
     def _wanted(self, entry: Entry) -> LaidTimer | None:
         try:
-            timer = timer_of(entry, self._clock.now_ms())
+            return timer_of(entry, self._clock.now_ms())
         except InvalidScheduleError as error:
-            job, why = entry.job.id, str(error)
-            if self._told.get(job) != why:
-                self._told[job] = why
-                log.warning("a job has no timer: the leader times it", extra={"job": job, "error": why})
+            self._tell(entry.job.id, error)
             return None
-        self._told.pop(entry.job.id, None)
-        return timer
+
+    async def _lay(self, timer: LaidTimer) -> None:
+        try:
+            await self._store.lay_timer(timer)
+        except (InvalidScheduleError, ServerTooOldError) as error:
+            # One that cannot be stops no other.
+            self._tell(timer.job, error)
+        else:
+            self._told.pop(timer.job, None)
+
+    def _tell(self, job: str, error: Exception) -> None:
+        why = str(error)
+        if self._told.get(job) != why:
+            self._told[job] = why
+            log.warning("a job has no timer: the leader times it", extra={"job": job, "error": why})

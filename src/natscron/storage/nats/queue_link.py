@@ -232,13 +232,10 @@ class QueueLink(NatsLeaderLink):
             for run_id in await self._ended_since(since):
                 if not self._view.knows(run_id):
                     self._view.over[run_id] = 0
+        first, last = mark_ms - SERVER_LAG_MS, self._view.now_ms()
         queued = (*self._view.rows, *self._view.over)
-        return msgspec.structs.replace(snapshot, known=tuple(run_id for run_id in queued if _near(run_id, mark_ms)))
-
-
-def _near(run_id: str, mark_ms: Ms) -> bool:
-    """Whether the run may be of a slot that is due after the mark, and not later than the server may have fired."""
-    return is_ulid(run_id) and mark_ms - SERVER_LAG_MS < ulid_time_ms(run_id) <= mark_ms + SERVER_LAG_MS
+        known = tuple(run_id for run_id in queued if is_ulid(run_id) and first < ulid_time_ms(run_id) <= last)
+        return msgspec.structs.replace(snapshot, known=known)
 
 
 def _hand_on(whole: "asyncio.Future[None]", task: "asyncio.Task[Any]") -> None:

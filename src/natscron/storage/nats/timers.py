@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from natscron.codec import id_of, key_of, ms_to_text, text_to_ms
-from natscron.errors import ConfigError, NatscronError, ServerTooOldError
+from natscron.errors import ConfigError, InvalidScheduleError, NatscronError, ServerTooOldError
 from natscron.model import Timer
 from natscron.storage.nats.library_options import LibraryOptions
 from natscron.storage.nats.provision import ensure
@@ -37,6 +37,8 @@ __all__ = ["NatsTimers"]
 logger = logging.getLogger("natscron.storage")
 
 _NOT_FOUND: Final = 10059
+_NOT_TAKEN: Final = frozenset({10189, 10190, 10223})
+"""A pattern, a target or a zone that the server does not know: waiting does not mend it."""
 
 
 class NatsTimers:
@@ -135,6 +137,11 @@ class NatsTimers:
         except ApiError as error:
             if is_wrong_sequence(error):
                 return
+            if error.err_code in _NOT_TAKEN:
+                raise InvalidScheduleError(
+                    f"nats-server does not take the timer {timer.text!r} {timer.tz}of job {timer.job!r}: "
+                    f"{error.description} ({error.err_code})"
+                ) from error
             raise
         await purge(self._connection, self._options.timer_stream, f"{prefix}.timers.{key}.*", below_seq=ack.seq)
 
