@@ -93,8 +93,10 @@ class Model:
         assert window.more or decided.instant_ms >= now
         if self.seen and decided.jobs_seq >= seq:
             assert set(self.history.owed(decided.instant_ms)) <= self.handed_out | self.skipped, "lost"
-        # What went out while the mark stood still is known to a successor from the journal.
-        self.journal = set() if decided != self.stored else self.journal | set(got) | told
+        # What went out while the mark stood still, or is due after it, is known to a successor from the journal.
+        self.journal |= set(got) | told
+        if decided != self.stored:
+            self.journal = {slot for slot in self.journal if owed.get(slot, 0) > decided.instant_ms}
         self.stored = decided
 
     def told(self, window: Window, owed: set[int]) -> set[int]:

@@ -160,7 +160,11 @@ class Term:
         self._encoder = Encoder(options.namespace, options.instance, target, link, self._record)
         self._closing: dict[str, int] = {}
         """Rows of runs that are over, and how many records were queued when that was noticed."""
-        self._windows: deque[tuple[int, Mark]] = deque()
+        self._windows: deque[tuple[int, int, Mark]] = deque()
+        """Marks that may follow: the notes that must be stored, those that the mark covers, and the mark."""
+        self._whole_n = 0
+        """The newest note before which no slot went out that is due after the mark: of an instant that came in parts
+        a successor must find the notes until the last part went out."""
         self._stopping = False
         self.timed = Timed(timers, planner, table, self._encoder.run_id, clock, self._alarm.ring)
         self._sent = dict.fromkeys(snapshot.known, record.stored_at_ms)
@@ -229,10 +233,12 @@ class Term:
             if staged or due:
                 await self._send(staged, due)
             self.timed.handed(self.journal.last_n)
+            if not window.more:
+                self._whole_n = self.journal.last_n
             if self.planner.decided != decided:
                 # Else slots behind the mark went out, of a job that its maker had not seen, and more are to come: until
                 # the mark covers them, a successor must find their notes.
-                self._windows.append((self.journal.last_n, self.planner.decided))
+                self._windows.append((self.journal.last_n, self._whole_n, self.planner.decided))
             self._confirm()
             await self.tries.step(now)
             await self.backfills.step(now)
@@ -378,7 +384,7 @@ class Term:
     def _confirm(self) -> None:
         windows = self._windows
         while windows and windows[0][0] <= self.journal.stored_n:
-            n, mark = windows.popleft()
+            _, n, mark = windows.popleft()
             if mark.instant_ms >= self._inherited_until:
                 self._sent, self._rows_known = {}, set()
                 if not self._stopping:
