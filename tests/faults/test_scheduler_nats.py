@@ -1,82 +1,22 @@
 """Several scheduler processes on NATS; they, and the servers, are killed: nothing is lost, doubled or unsaid."""
 
 import asyncio
-import datetime as dt
-import itertools
-from collections.abc import Callable, Sequence
+import sys
 from pathlib import Path
 
 import pytest
+from tests.faults.crews import a_story, replaced
 
 from natscron.clock import SystemClock
-from natscron.model import Ms, Run, RunStatus
+from natscron.model import RunStatus
 from natscron.schedule import every
 from natscron.scheduler import Scheduler
-from natscron.testing.crew import Account, Crew, account
+from natscron.testing.crew import Crew
 from natscron.testing.nats import NatsCluster, NatsServer
 
 pytestmark = pytest.mark.anyio
 
-JOBS = [f"job-{n}" for n in range(20)]
 CLOCK = SystemClock()
-
-
-def soon(seconds: int) -> dt.datetime:
-    """A whole second at least that far ahead."""
-    return dt.datetime.fromtimestamp(CLOCK.now_ms() // 1000 + seconds + 1, dt.UTC)
-
-
-async def until(moment: dt.datetime) -> None:
-    await asyncio.sleep(max(moment.timestamp() - CLOCK.now_s(), 0))
-
-
-async def settled(crew: Crew, scheduler: Scheduler, due: Sequence[tuple[str, Ms]]) -> Account:
-    """The account, as soon as there is nothing wrong in it; after 30 s as it is then."""
-    found = account((), (), due, ())
-    for _ in range(60):
-        runs: list[Run] = list(
-            itertools.chain.from_iterable([await scheduler.list_runs(job, limit=10_000) for job in JOBS])
-        )
-        found = account(await asyncio.to_thread(crew.calls), runs, due, crew.killed)
-        if not found.wrong:
-            break
-        await asyncio.sleep(0.5)
-    return found
-
-
-async def a_story(
-    url: str, folder: Path, seconds: int, events: Sequence[tuple[int, Callable[[Crew], None]]], **options: str
-) -> Account:
-    """Three members, each job due every second for a while, and what happens meanwhile, in which second."""
-    given = {"lease": "2s", "worker_lease": "2s", "work_s": "0.05"} | options
-    with Crew(url, folder, **given) as crew:
-        for name in ("m0", "m1", "m2"):
-            await asyncio.to_thread(crew.start, name)
-        async with Scheduler(url, worker=False, plan=False, instance="driver") as scheduler:
-            begin = soon(2)
-            schedule = every("1s", start_at=begin, not_after=begin + dt.timedelta(seconds=seconds - 1))
-            await asyncio.gather(*(scheduler.add_job(job, schedule, overlap="allow") for job in JOBS))
-            for second, event in events:
-                # In the midst of the slot's runs, each of which takes a moment.
-                await until(begin + dt.timedelta(seconds=second, milliseconds=30))
-                await asyncio.to_thread(event, crew)
-            await until(begin + dt.timedelta(seconds=seconds))
-            first = int(begin.timestamp() * 1000)
-            due = [(job, first + 1000 * n) for job in JOBS for n in range(seconds)]
-            found = await settled(crew, scheduler, due)
-            assert found.calls >= found.slots == len(due)
-            await asyncio.to_thread(crew.stop)
-            return found
-
-
-def replaced(old: str, new: str) -> Callable[[Crew], None]:
-    """A member is killed, and another started."""
-
-    def act(crew: Crew) -> None:
-        crew.kill(old)
-        crew.start(new)
-
-    return act
 
 
 async def test_every_slot_runs_once_while_leaders_and_workers_are_killed_and_replaced(tmp_path: Path) -> None:
@@ -133,3 +73,14 @@ async def test_a_run_whose_worker_is_killed_goes_on_elsewhere_within_its_lease(t
                 await asyncio.sleep(0.05)
             assert run.attempt == 2
             assert run.instance == "m1"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("kind", ["leader", "node", "worker"])
+async def test_ten_rounds_of_each_kill_lose_and_double_nothing(kind: str) -> None:
+    program = Path(__file__).parents[2] / "benchmarks" / "kills.py"
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(sys.executable, str(program), kind, stdout=pipe, stderr=pipe)
+    out, err = await process.communicate()
+    assert process.returncode == 0, out.decode() + err.decode()
