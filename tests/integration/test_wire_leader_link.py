@@ -2,13 +2,13 @@
 
 import asyncio
 import socket
-import subprocess
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
+from tests.support.certificates import authority, server_tls
 
 from natscron.errors import (
     LeadershipLostError,
@@ -45,18 +45,13 @@ class Way(NamedTuple):
 def every_way(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Way]]:
     """Servers that are reached over TCP and WebSocket, and over TLS."""
     folder = tmp_path_factory.mktemp("ways")
-    key, cert = folder / "key.pem", folder / "cert.pem"
-    command = (
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
-        f" -addext subjectAltName=IP:127.0.0.1 -keyout {key} -out {cert}"
-    )
-    subprocess.run(command.split(), check=True, capture_output=True)  # noqa: S603 - our own words
+    trusted = authority(folder, "trusted")
     (web,) = free_ports(1)
     config = f"websocket {{ listen: 127.0.0.1:{web}, no_tls: true }}"
-    secure = f'tls {{ cert_file: "{cert}", key_file: "{key}" }}'
+    secure = server_tls(folder, trusted)
     with NatsServer(folder / "plain", config=config) as one, NatsServer(folder / "tls", config=secure) as two:
         plain = ConnectOptions(url=one.url)
-        tls = ConnectOptions(url=two.url.replace("nats:", "tls:"), tls_ca=str(cert))
+        tls = ConnectOptions(url=two.url.replace("nats:", "tls:"), tls_ca=str(trusted))
         yield {
             "tcp": Way(plain, plain),
             "ws": Way(plain, ConnectOptions(url=f"ws://127.0.0.1:{web}")),

@@ -177,9 +177,12 @@ class NatsServer:
 
 
 class NatsCluster:
-    """Three servers in one JetStream cluster. Use as a context manager."""
+    """Three servers in one JetStream cluster. ``config``: more text for the configuration of each.
 
-    def __init__(self, folder: Path, size: int = 3) -> None:
+    Use as a context manager.
+    """
+
+    def __init__(self, folder: Path, size: int = 3, *, config: str = "") -> None:
         clients, routes = free_ports(size * 2)[:size], free_ports(size)
         peers = ", ".join(f"nats-route://127.0.0.1:{port}" for port in routes)
         self.servers = [
@@ -187,7 +190,7 @@ class NatsCluster:
                 folder / f"n{number}",
                 port=clients[number],
                 config=f"server_name: n{number}\n"
-                f"cluster {{ name: test, listen: 127.0.0.1:{routes[number]}, routes: [{peers}] }}\n",
+                f"cluster {{ name: test, listen: 127.0.0.1:{routes[number]}, routes: [{peers}] }}\n{config}",
             )
             for number in range(size)
         ]

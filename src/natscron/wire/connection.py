@@ -109,6 +109,8 @@ class Connection:
         self._adopted = False
         self._closing = False
         self._up = False
+        self._why = ""
+        """Why the last server that was tried could not be used."""
         self._listeners: list[Listener] = []
         self._replies = Replies()
         self._prefix = ""
@@ -123,7 +125,8 @@ class Connection:
     ) -> "Connection":
         """Connect, and keep trying while no server answers, for at most ``timeout_s`` (None: for ever).
 
-        Raises ConfigError for options that cannot work, StorageUnavailableError after the time-out.
+        Raises ConfigError for options that cannot work, StorageUnavailableError after the time-out, which says why the
+        last server was no good (its certificate, say).
         """
         dial = options if isinstance(options, Dial) else options.dial()
         self = cls(dial, on_event)
@@ -131,7 +134,9 @@ class Connection:
             async with asyncio.timeout(timeout_s):
                 await self._open()
         except TimeoutError:
-            raise StorageUnavailableError(f"no NATS server answered at {dial.redacted} within {timeout_s} s") from None
+            why = f"; last: {self._why}" if self._why else ""
+            text = f"no NATS server answered at {dial.redacted} within {timeout_s} s{why}"
+            raise StorageUnavailableError(text) from None
         self._say(ConnectionEvent.CONNECTED, dial.redacted)
         return self
 
@@ -385,7 +390,8 @@ class Connection:
             # A failed attempt can swallow the cancellation of the caller who waits for the first connection.
             raise asyncio.CancelledError
         kind = ConnectionEvent.ERROR if self._up else ConnectionEvent.WAITING
-        text = f"{self.dial.redacted}: {error or type(error).__name__}"
+        self._why = str(error) or type(error).__name__
+        text = f"{self.dial.redacted}: {self._why}"
         self._say(kind, text, bounded=True, key=None if self._up else kind)
 
     async def _client_reconnected(self) -> None:

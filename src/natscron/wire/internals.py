@@ -111,10 +111,13 @@ class WireClient(Client):
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT001, FBT002 - the client's signature
         ends = status == Client.CLOSED and not self.is_closed
+        below = _transports(self)
         try:
             await super()._close(status, do_cbs)
         except OSError:  # the transport may be gone already, and nobody waits for its last words
             abort(self)
+        for transport in below:  # what the client closed; of a WebSocket over TLS it does not see that to its end
+            transport.abort()
         if ends:
             self._on_down("closed")
             self._on_closed()

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 from natscron.storage.nats.options import NatsStorageOptions
 from natscron.storage.nats.storage import NatsStorage
+from natscron.wire.options import ConnectOptions
 
 if TYPE_CHECKING:
     from natscron.storage.nats.library import NATSStorage
     from natscron.storage.nats.library_options import LibraryOptions
 
-__all__ = ["LibraryOptions", "NATSStorage", "NatsStorage", "NatsStorageOptions"]
+__all__ = ["ConnectOptions", "LibraryOptions", "NATSStorage", "NatsStorage", "NatsStorageOptions"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the module's names
