@@ -334,6 +334,14 @@ def test_a_follower_keeps_what_the_leader_had_not_seen() -> None:
     assert slots(planner, 22_000, 2) == [16_000, 18_000, 22_000]
 
 
+def test_a_planner_tells_when_it_takes_more_for_decided_than_a_mark_says() -> None:
+    planner = started(from_ms=1_000, jobs_seq=5)
+    assert planner.beyond(mark(999, 5))
+    assert planner.beyond(mark(1_000, 4))
+    assert not planner.beyond(mark(1_000, 5))
+    assert not planner.beyond(mark(2_000, 9))
+
+
 def test_a_follower_drops_what_the_leader_saw_in_time() -> None:
     jobs = Jobs()
     planner = started([jobs.create(FIVES)])

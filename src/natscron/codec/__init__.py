@@ -1,9 +1,9 @@
 """Model to bytes and back; older and foreign formats stay readable.
 
-``gojson`` reads JSON as the Go version does, ``job`` job input and replies, ``body`` payloads, ``row`` stored jobs,
-``spec`` schedules and ``schedule_text`` their form in the Go library, ``calendar`` stored calendars,
-``versions`` what an edit does to either, ``state`` the lease and what lies beside it, ``run`` history records, ``keys``
-KV keys, ``times`` instants as text.
+``gojson`` reads JSON as the Go version does, ``job`` job input and replies, ``body`` payloads and ``packed`` these as
+they lie in memory, ``row`` stored jobs, ``spec`` schedules and ``schedule_text`` their form in the Go library,
+``calendar`` stored calendars, ``versions`` what an edit does to either, ``state`` the lease and what lies beside it,
+``run`` history records, ``keys`` KV keys, ``times`` instants as text.
 """
 
 from natscron.codec.body import body_of
@@ -20,6 +20,7 @@ from natscron.codec.calendar import (
 from natscron.codec.fields import check_headers
 from natscron.codec.job import ParsedJob, job_to_json, job_view, merge_job, parse_job, subject_of
 from natscron.codec.keys import id_of, key_of
+from natscron.codec.packed import packed, unpacked
 from natscron.codec.row import decode_row, encode_row
 from natscron.codec.run import decode_run, encode_run, run_to_json
 from natscron.codec.schedule_text import schedule_from_text, schedule_to_text
@@ -48,6 +49,7 @@ __all__ = [
     "key_of",
     "merge_job",
     "ms_to_text",
+    "packed",
     "parse_calendar",
     "parse_job",
     "read_schedule",
@@ -59,4 +61,5 @@ __all__ = [
     "successor",
     "successor_calendar",
     "text_to_ms",
+    "unpacked",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from natscron.codec.packed import unpacked
 from natscron.errors import ValidationError
 from natscron.model import Job
 
@@ -29,6 +30,7 @@ def has_own_id(job: Job) -> bool:
 
 def payload_bytes(payload: Any) -> bytes:  # noqa: ANN401 - any JSON value
     """The body for a payload, empty where the run id takes its place. Raises ValidationError for broken base64."""
+    payload = unpacked(payload)
     if payload is msgspec.UNSET or payload is None:
         return b""
     if isinstance(payload, str):

@@ -8,6 +8,7 @@ import msgspec
 
 from natscron.codec import fields
 from natscron.codec.gojson import as_object, decode, normalise
+from natscron.codec.packed import unpacked
 from natscron.codec.spec import read_schedule, schedule_json
 from natscron.codec.times import ms_to_text
 from natscron.durations import format_duration
@@ -199,6 +200,8 @@ def envelope(payload: Any, *, old_format: bool) -> Any:  # noqa: ANN401 - any JS
         return payload
     if isinstance(payload.get("data"), str) and isinstance(payload.get("type"), str):
         return payload
+    if len(payload) < 2 and not old_format:  # noqa: PLR2004 - as above
+        return payload
     folded = {key.lower(): value for key, value in payload.items()}
     if not folded.keys() <= {"type", "data"} or (len(folded) < 2 and not old_format):  # noqa: PLR2004 - as above
         return payload
@@ -221,7 +224,7 @@ def job_to_json(job: Job) -> dict[str, Any]:
 def content(job: Job) -> dict[str, Any]:
     """The job's content as it is written to a row, without the subject in the older form."""
     schedule = None if job.schedule is None else schedule_json(job.schedule)
-    payload = None if job.payload is msgspec.UNSET else job.payload
+    payload = None if job.payload is msgspec.UNSET else unpacked(job.payload)
     shown: dict[str, Any]
     if job.old_format:
         shown = {"target": {"subject": job.id}, "payload": payload, "schedule": schedule}

@@ -276,23 +276,27 @@ def _schedule(spec: ScheduleSpec | None) -> ScheduleSpec | None:
 
 
 def _plain_schedule(found: _PlainSpec) -> ScheduleSpec:
+    if found.at is not None:
+        return _spec_of(found)  # instants are seldom shared
     shared = _plain_schedules.get(found)
     if shared is None:
         if len(_plain_schedules) >= _SHARED_LIMIT:
             _plain_schedules.clear()
-        shared = _plain_schedules[found] = _schedules(
-            ScheduleSpec(
-                every=found.every,
-                cron=found.cron,
-                at=found.at,
-                tz=found.tz,
-                start_at=found.start_at,
-                run_at_start=found.run_at_start,
-                dst_gap=found.dst_gap,
-                dst_fold=found.dst_fold,
-            )
-        )
+        shared = _plain_schedules[found] = _schedules(_spec_of(found))
     return shared
+
+
+def _spec_of(found: _PlainSpec) -> ScheduleSpec:
+    return ScheduleSpec(
+        every=found.every,
+        cron=found.cron,
+        at=found.at,
+        tz=found.tz,
+        start_at=found.start_at,
+        run_at_start=found.run_at_start,
+        dst_gap=found.dst_gap,
+        dst_fold=found.dst_fold,
+    )
 
 
 def _catchup(found: CatchUp) -> CatchUp:

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from natscron.codec.packed import unpacked
 from natscron.durations import parse_duration_ms
 from natscron.errors import ValidationError
 from natscron.model import SERVER_LAG_MS, Calendar, CalendarVersion, Job, Mark, Ms, ScheduleSpec, Stamp, Version
@@ -35,6 +36,8 @@ def successor(old: Job, new: Job, mark: Mark | None = None) -> Job:
     so that a slot due before the edit still runs; else both are copied. Versions whose end, and the jitter after it,
     the mark has passed are dropped. Raises ValidationError when more than :data:`MAX_PREVIOUS` would have to be kept.
     """
+    # No store has to know the form that payloads have in the table.
+    new = msgspec.structs.replace(new, payload=unpacked(new.payload))
     # A row that could not be honoured has planned nothing that anybody would have to finish.
     if old.invalid is not None:
         return msgspec.structs.replace(new, **_owned(old), counts_from=Stamp(), previous=())

@@ -19,9 +19,10 @@ def calendars_of(spec: ScheduleSpec | None) -> tuple[str, ...]:
 
 def calendars_used(job: Job) -> tuple[str, ...]:
     """The names of the calendars that a job's schedule and its earlier ones refer to."""
-    names = calendars_of(job.schedule)
-    if not job.previous:
-        return names
+    spec, previous = job.schedule, job.previous
+    if not previous and (spec is None or not spec.except_):
+        return ()
+    names = calendars_of(spec)
     return tuple(dict.fromkeys((*names, *(name for v in job.previous for name in calendars_of(v.schedule)))))
 
 

@@ -12,17 +12,21 @@ those of a pause (PAUSED), which are told of when it is over.
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from natscron.engine.table import Entry
 from natscron.engine.timeline import InForce, compiled, timeline
 from natscron.model import Mark, Ms, Reason, Skip
 from natscron.schedule import Schedule
 from natscron.schedule.base import Wrapper
 from natscron.schedule.interval import IntervalSchedule
+from natscron.schedule.once import OnceSchedule
 from natscron.schedule.servertimed import ServerTimedSchedule
 
 __all__ = ["NEVER", "Cursor", "bound_of", "cursors_of"]
 
 NEVER: Final[Ms] = -(1 << 62)
+_NONE: Final = OnceSchedule(NEVER)
 _RANK: Final = 1 << 44
 """More than there are pushes into a heap in a process's life."""
 
@@ -51,40 +55,30 @@ def _arithmetic(schedule: Schedule) -> bool:
     return isinstance(schedule, IntervalSchedule)
 
 
-class Cursor:
+class Cursor(msgspec.Struct, eq=False, gc=False):
     """A stretch of one job's slots: those due after ``after``, up to ``until`` (None: open). All in due instants."""
 
-    __slots__ = (
-        "after",
-        "alive",
-        "entry",
-        "next_ms",
-        "rank",
-        "reason",
-        "schedule",
-        "shadow",
-        "shadow_from",
-        "shadow_until",
-        "slots",
-        "until",
-    )
+    entry: Entry
+    slots: Schedule
+    after: Ms
+    until: Ms | None
+    schedule: Schedule = _NONE
+    """The due instants; the very same object as ``slots`` unless there is jitter."""
+    reason: Reason | None = None
+    """Why its slots do not run; None: they do."""
+    alive: bool = True
+    rank: int = 0
+    """What orders cursors at one instant, together with a running number."""
+    next_ms: Ms | None = None
+    """The due instant that lies in the heap; all before it were yielded."""
+    shadow: Schedule | None = None
+    shadow_from: Ms = NEVER
+    shadow_until: Ms = NEVER
 
-    def __init__(self, entry: Entry, schedule: Schedule, after: Ms, until: Ms | None) -> None:
-        self.entry = entry
-        self.slots = schedule
-        self.schedule = schedule.dues
-        """The due instants; the very same object as ``slots`` unless there is jitter."""
-        self.after = after
-        self.until = until
-        self.reason: Reason | None = None
-        """Why its slots do not run; None: they do."""
-        self.alive = True
-        self.rank = -entry.job.priority * _RANK
-        """What orders cursors at one instant, together with a running number."""
-        self.next_ms: Ms | None = None
-        """The due instant that lies in the heap; all before it were yielded."""
-        self.shadow: Schedule | None = None
-        self.shadow_from = self.shadow_until = NEVER
+    def __post_init__(self) -> None:
+        """What follows from the rest."""
+        self.schedule = self.slots.dues
+        self.rank = -self.entry.job.priority * _RANK
 
     def slot_of(self, due_ms: Ms) -> Ms:
         """The slot that is due at ``due_ms``."""

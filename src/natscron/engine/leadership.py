@@ -177,7 +177,10 @@ class Leadership:
                 term.link.abort()
             return
         if self._warm and not self._serving:
-            self._planner.follow(record.lease.mark)
+            if self._planner.beyond(record.lease.mark):
+                self._warm = False  # two began at once on an empty store, and the other was a little earlier
+            else:
+                self._planner.follow(record.lease.mark)
         self._poke.set()
 
     def row_seen(self, row: OpenRow, revision: int) -> None:
@@ -265,8 +268,12 @@ class Leadership:
 
     async def _warm_up(self) -> None:
         """Fill the planner from the newest mark, so that a takeover finds it ready."""
-        if not self._warm and self._newest is not None:
-            await self._fill(self._newest.mark)
+        if not self._warm:
+            await self._fill(self._first_mark() if self._newest is None else self._newest.mark)
+
+    def _first_mark(self) -> Mark:
+        """Nothing was decided before: what counts is what was stored or due since this instance started."""
+        return Mark(instant_ms=min(self._started_ms, self._clock.now_ms()), jobs_seq=self._first_seq, note=NoteRef())
 
     async def _fill(self, mark: Mark) -> None:
         self._planner.restart(mark)
@@ -354,9 +361,7 @@ class Leadership:
             if mark.jobs_seq > seq:
                 mark = msgspec.structs.replace(mark, jobs_seq=0)
         elif current is None:
-            # Nothing was decided before: what counts is what was stored or due since this instance started.
-            mark = Mark(instant_ms=min(self._started_ms, now), jobs_seq=self._first_seq, note=NoteRef())
-            epoch, revision = 1, 0
+            mark, epoch, revision = self._first_mark(), 1, 0
         else:
             mark, epoch, revision = current.lease.mark, current.lease.epoch + 1, current.revision
             if mark.jobs_seq > seq:
@@ -400,7 +405,7 @@ class Leadership:
         record = taken.record
         mark = record.lease.mark
         snapshot = await link.read_state(mark.note, record.revision)
-        if not self._warm or self._planner.decided.instant_ms > mark.instant_ms:
+        if not self._warm or self._planner.beyond(mark):
             await self._fill(mark)
         else:
             self._planner.follow(mark)

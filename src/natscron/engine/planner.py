@@ -68,7 +68,7 @@ class Planner:
         self._heap: list[tuple[Ms, int, Cursor]] = []
         self._silent: list[tuple[Ms, int, Cursor]] = []
         """By the instant at which to tell of them."""
-        self._cursors: dict[str, list[Cursor]] = {}
+        self._cursors: dict[str, tuple[Cursor, ...]] = {}
         self._unseen: dict[str, Entry] = {}
         self._passed: dict[str, Missed] = {}
         self._unanswered = Unanswered()
@@ -94,7 +94,7 @@ class Planner:
             self._unseen[job.id] = entry
         cursors = cursors_of(entry, self._decided_of(job))
         if cursors:
-            self._cursors[job.id] = cursors
+            self._cursors[job.id] = tuple(cursors)
         for cursor in cursors:
             if shadowed is not None and cursor.shadow is None:
                 cursor.shadow_by(shadowed)
@@ -166,6 +166,10 @@ class Planner:
             seen = [e for e in self._unseen.values() if e.counts_from.seq <= mark.jobs_seq]
             for entry in seen:
                 del self._unseen[entry.job.id]
+
+    def beyond(self, mark: Mark) -> bool:
+        """Whether more is decided here than ``mark`` says: then its slots may be missing here."""
+        return self.decided.instant_ms > mark.instant_ms or self.decided.jobs_seq > mark.jobs_seq
 
     def follow(self, mark: Mark) -> None:
         """Standing by: another leader's mark. Drops what it decided, keeps what it had not seen."""
@@ -293,7 +297,7 @@ class Planner:
         policy: CatchUp = entry.job.catchup
         boundary = reference - max(policy.grace_ms, grace_floor_ms)
         fresh = [twin for c in old if _caught_up(c) and c.next_ms is not None and (twin := c.part(c.next_ms - 1, None))]
-        self._cursors[job_id] = [*fresh, *(c for c in old if not _caught_up(c))]
+        self._cursors[job_id] = (*fresh, *(c for c in old if not _caught_up(c)))
         for cursor in fresh:
             # Slots within the grace stay in the heap: the caller takes them in time order.
             self._push(cursor, boundary)

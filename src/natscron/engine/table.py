@@ -23,11 +23,14 @@ from typing import Final
 
 import msgspec
 
+from natscron.codec import packed
 from natscron.engine.calendars import calendars_of, calendars_used
 from natscron.errors import InvalidCalendarError, InvalidScheduleError
 from natscron.model import Calendar, CalendarSpec, Job, Stamp
 from natscron.schedule import Schedule, compile_schedule
+from natscron.schedule.compile import NO_CALENDARS
 
+_AS_IT_IS: Final = Job(id="")
 Listener = Callable[[str, "Entry | None"], None]
 Admits = Callable[[Job], str | None]
 """Why a job can never be sent, None if it can: the target's word."""
@@ -37,31 +40,27 @@ _SLICE: Final = 256
 """Jobs that a changed calendar is worked into before others may run: some milliseconds."""
 
 
-class Entry:
+class Entry(msgspec.Struct, eq=False, gc=False):
     """One row of the table. Read-only. ``schedule`` is None exactly when ``job.invalid`` is set.
 
     ``calendars`` are those that the job's schedule and its earlier ones refer to; ``counts_from`` is the newest of the
     writes that changed when the job runs: its own, or one to a calendar.
     """
 
-    __slots__ = ("calendars", "counts_from", "job", "row", "schedule", "warnings")
+    job: Job
+    schedule: Schedule | None
+    warnings: tuple[str, ...]
+    calendars: tuple[Calendar, ...] = ()
+    row: Job = _AS_IT_IS
+    """The job as it is stored, before it was found to be invalid here."""
+    counts_from: Stamp = Stamp()
 
-    def __init__(
-        self,
-        job: Job,
-        schedule: Schedule | None,
-        warnings: tuple[str, ...],
-        calendars: tuple[Calendar, ...] = (),
-        row: Job | None = None,
-    ) -> None:
-        self.job = job
-        self.row = job if row is None else row
-        """The job as it is stored, before it was found to be invalid here."""
-        self.schedule = schedule
-        self.warnings = warnings
-        self.calendars = calendars
-        self.counts_from: Stamp = job.counts_from
-        for calendar in calendars:
+    def __post_init__(self) -> None:
+        """What follows from the rest."""
+        if self.row is _AS_IT_IS:
+            self.row = self.job
+        self.counts_from = self.job.counts_from
+        for calendar in self.calendars:
             newest, other = self.counts_from, calendar.counts_from
             self.counts_from = Stamp(max(newest.at_ms, other.at_ms), max(newest.seq, other.seq))
 
@@ -78,9 +77,12 @@ def compile_entry(
         job = _with_invalid(job, "the row has no schedule")
     if job.invalid is None and (why := admits(job)) is not None:
         job = _with_invalid(job, why)
-    used = tuple(c for name in calendars_used(job) if (c := (calendars or {}).get(name)) is not None)
-    if job.invalid is None:
-        job = _with_readable(job, used)
+    names = calendars_used(job)
+    used: tuple[Calendar, ...] = ()
+    if names:
+        used = tuple(c for name in names if (c := (calendars or {}).get(name)) is not None)
+        if job.invalid is None:
+            job = _with_readable(job, used)
     if job.invalid is not None or job.schedule is None:
         return Entry(job, None, (), used, row)
     try:
@@ -90,11 +92,12 @@ def compile_entry(
             seed=job.id,
             min_interval_ns=min_interval_ns,
             lenient=True,
-            calendars={c.name: c.spec for c in used},
+            calendars={c.name: c.spec for c in used} if used else NO_CALENDARS,
         )
     except (InvalidScheduleError, InvalidCalendarError) as error:
         return Entry(_with_invalid(job, str(error)), None, (), used, row)
-    return Entry(job, compiled.schedule, compiled.warnings, tuple(c for c in used if c.invalid is None), row)
+    readable = tuple(c for c in used if c.invalid is None) if used else ()
+    return Entry(job, compiled.schedule, compiled.warnings, readable, row)
 
 
 def _with_readable(job: Job, calendars: tuple[Calendar, ...]) -> Job:
@@ -148,7 +151,7 @@ class JobTable:
         self._fresh: list[Entry] = []
         """... those that it was worked into already ..."""
         self._held: deque[Callable[[], None]] = deque()
-        """... and what waits until all are done."""
+        """... and what the watch hands over meanwhile, which waits until all are done."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -232,7 +235,8 @@ class JobTable:
 
     def put(self, job: Job) -> None:
         """A row, live or replayed."""
-        if self._hold(partial(self.put, job)):
+        if self._stale:
+            self._held.append(partial(self.put, job))
             return
         replay = self._replay
         if replay is None:
@@ -252,7 +256,8 @@ class JobTable:
 
     def delete(self, job_id: str, seq: int) -> None:
         """A deletion, live or replayed."""
-        if self._hold(partial(self.delete, job_id, seq)):
+        if self._stale:
+            self._held.append(partial(self.delete, job_id, seq))
             return
         if self._replay is not None:
             self._replay.jobs.pop(job_id, None)
@@ -262,7 +267,8 @@ class JobTable:
 
     def put_calendar(self, calendar: Calendar) -> None:
         """A calendar, live or replayed."""
-        if self._hold(partial(self.put_calendar, calendar)):
+        if self._stale:
+            self._held.append(partial(self.put_calendar, calendar))
             return
         if self._replay is not None:
             self._replay.calendars[calendar.name] = calendar
@@ -275,7 +281,8 @@ class JobTable:
 
     def delete_calendar(self, name: str, seq: int) -> None:
         """A calendar was deleted, live or replayed."""
-        if self._hold(partial(self.delete_calendar, name, seq)):
+        if self._stale:
+            self._held.append(partial(self.delete_calendar, name, seq))
             return
         if self._replay is not None:
             self._replay.calendars.pop(name, None)
@@ -286,7 +293,8 @@ class JobTable:
 
     def complete(self, seq: int) -> None:
         """The replay is over, or a live change is in."""
-        if self._hold(partial(self.complete, seq)):
+        if self._stale:
+            self._held.append(partial(self.complete, seq))
             return
         if self._replay is not None:
             replay, self._replay = self._replay, None
@@ -321,7 +329,7 @@ class JobTable:
         self._recompile(changed, but={job_id for job_id, found in replay.jobs.items() if found is not None})
 
     def _compiled(self, job: Job) -> Entry:
-        return compile_entry(job, self._min_interval_ns, self._admits, self._calendars)
+        return compile_entry(packed(job), self._min_interval_ns, self._admits, self._calendars)
 
     def _apply(self, job: Job) -> None:
         known = self._entries.get(job.id)
@@ -355,12 +363,6 @@ class JobTable:
             self._announce(entry)
         while self._held and not self._stale:
             self._held.popleft()()
-
-    def _hold(self, call: Callable[[], None]) -> bool:
-        """Keep a call back while calendars are being worked in; whether it was."""
-        if self._stale:
-            self._held.append(call)
-        return bool(self._stale)
 
     def _then(self, call: Callable[[], None]) -> None:
         """Do it, or keep it back while calendars are being worked in: before all that waits already."""

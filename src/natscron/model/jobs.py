@@ -35,7 +35,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     never: tuple[str, ...] = ()
 
 
-class Skip(msgspec.Struct, frozen=True, array_like=True):
+class Skip(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Slots later than ``from_ms``, up to and including ``until_ms``, are left out: the user said so."""
 
     from_ms: Ms
@@ -51,19 +51,23 @@ DEFAULT_RETRY = Retry()
 DEFAULT_TIMEOUT_MS: Ms = 30_000
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What shall happen: an id, a schedule, a target, and policies. NATS Cron's job id is its subject.
 
     The fields below ``invalid`` are the store's: ``generation`` (sequence of the creating write, 0 for rows of the Go
     version), ``revision`` (sequence of this row), ``created_at_ms``, ``updated_at_ms``, ``anchor_ms`` (what intervals
     count from), ``counts_from`` (the write that last changed the schedule or paused it) and ``previous`` (schedules
     before that one, oldest first, until the mark has passed them).
+
+    The garbage collector looks at none of them: nothing that JSON can say leads back to its job, and there may be a
+    million.
     """
 
     id: str
     schedule: ScheduleSpec | None = None
     payload: Any = msgspec.UNSET
-    """The JSON value as given; :func:`natscron.codec.body_of` turns it into bytes. UNSET: none given."""
+    """The JSON value as given; :func:`natscron.codec.body_of` turns it into bytes. UNSET: none given. Jobs of the table
+    may have it as text: :func:`natscron.codec.unpacked` gives the value of either."""
     headers: dict[str, str] = msgspec.field(default_factory=dict)
     delivery: Delivery = Delivery.AUTO
     catchup: CatchUp = DEFAULT_CATCHUP

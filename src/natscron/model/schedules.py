@@ -35,7 +35,7 @@ class Solar(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     offset: str | None = None
 
 
-class ScheduleSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class ScheduleSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """A schedule as data. Compiled by :mod:`natscron.schedule`.
 
     Exactly one of: ``every``, Go duration text; ``cron``, five or six fields, an alias, or either behind
@@ -101,14 +101,14 @@ class CalendarSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     note: str = ""
 
 
-class Stamp(msgspec.Struct, frozen=True, array_like=True, order=True):
+class Stamp(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):
     """The store's own (timestamp, sequence) of one write: one clock for all writers."""
 
     at_ms: Ms = 0
     seq: int = 0
 
 
-class Version(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Version(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """An earlier schedule of a job, in force from ``since`` until the next version's; None while it was paused."""
 
     schedule: ScheduleSpec | None = None

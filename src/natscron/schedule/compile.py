@@ -7,6 +7,7 @@ nor its creation is compiled once for all jobs that say the same.
 
 from collections.abc import Mapping
 from functools import lru_cache
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -27,7 +28,7 @@ from natscron.schedule.cron import ZonedCronSchedule
 from natscron.schedule.exclusion import Exclusion, Taken, never_meet, taken_by_calendar, taken_by_schedule
 from natscron.schedule.instants import format_instant, resolve_instant
 from natscron.schedule.jitter import JitteredSchedule
-from natscron.schedule.once import WithStart
+from natscron.schedule.once import OnceSchedule, WithStart
 from natscron.schedule.plain import (
     DEFAULT_MIN_INTERVAL_NS,
     HASHED,
@@ -73,6 +74,10 @@ _LOST: Final = 4
 _BESIDE_KIND: Final = frozenset({"tz", "dst_gap", "dst_fold", "start_at", "config"})
 _OF_KINDS: Final = frozenset({"every", "cron", "at", "rrule", "solar", "kind"})
 _DEFAULT: Final = ScheduleSpec()
+_READ: Final = frozenset({"cron", "at", "tz", "dst_gap", "dst_fold"})
+_beside: Final = attrgetter(*(name for name in ScheduleSpec.__struct_fields__ if name not in _READ))
+"""All that a schedule says besides an expression or an instant, and how that is read."""
+_NOTHING_BESIDE: Final = _beside(_DEFAULT)
 
 
 def _given(spec: ScheduleSpec) -> set[str]:
@@ -325,34 +330,15 @@ def compile_schedule(  # noqa: PLR0913 - what a schedule depends on, each by its
     would be right; in both modes also for what can never fire, and
     :class:`~natscron.errors.UnknownCalendarError` for a calendar that is not among them.
     """
-    if spec.cron and 0 <= anchor_ms <= MAX_MS and _cron_alone(spec):
-        known = _same_cron(spec.cron, spec.tz, spec.dst_gap, spec.dst_fold, min_interval_ns, lenient)
-        if known is not None:
-            return known
+    if 0 <= anchor_ms <= MAX_MS and _beside(spec) == _NOTHING_BESIDE:
+        # Most jobs, and a million at a start: an expression or an instant, and how it is read.
+        if spec.cron and not spec.at:
+            known = _same_cron(spec.cron, spec.tz, spec.dst_gap, spec.dst_fold, min_interval_ns, lenient)
+            if known is not None:
+                return known
+        elif spec.at and not (spec.cron or spec.tz or spec.dst_gap or spec.dst_fold):
+            return Compiled(OnceSchedule(resolve_instant(spec.at, anchor_ms)))
     return compile_metered(spec, Context(anchor_ms, seed, min_interval_ns, lenient), calendars, None)
-
-
-def _cron_alone(spec: ScheduleSpec) -> bool:
-    """Whether there is nothing but a cron expression and how it is read: most jobs, and 100,000 at a start."""
-    return not (
-        spec.every
-        or spec.at
-        or spec.rrule
-        or spec.solar
-        or spec.any
-        or spec.kind
-        or spec.calendar
-        or spec.except_
-        or spec.start_at
-        or spec.run_at_start
-        or spec.config is not None
-        or spec.not_before
-        or spec.not_after
-        or spec.max_runs is not None
-        or spec.last_slot
-        or spec.jitter is not None
-        or spec.timer is not None
-    )
 
 
 @lru_cache(maxsize=8192)

@@ -15,6 +15,7 @@ _FORM: Final = re.compile(
 )
 _RELATIVE: Final = re.compile(r"in\s+(\S.*)", re.DOTALL)
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_DAY_S: Final = 86_400
 _MAX_SHOWN: Final = 64
 
 
@@ -40,22 +41,23 @@ def parse_instant(text: str) -> int:
     date, time, fraction, zone = found.groups()
     try:
         moment = dt.datetime.fromisoformat(f"{date}T{time}+00:00")
-        offset = dt.timedelta()
+        offset_s = 0
         if zone not in "Zz":
             clock = dt.time.fromisoformat(zone[1:])
-            offset = dt.timedelta(hours=clock.hour, minutes=clock.minute)
+            offset_s = (clock.hour * 60 + clock.minute) * (-60 if zone[0] == "-" else 60)
     except ValueError as error:
         raise _wrong(text, str(error)) from None
-    second = (moment - _EPOCH) // dt.timedelta(seconds=1)
-    second += (1 if zone[0] == "-" else -1) * (offset // dt.timedelta(seconds=1))
-    digits = fraction or "0"
-    return _checked(text, second * 1000 - (-int(digits) * 1000 // 10 ** len(digits)))
+    since = moment - _EPOCH
+    instant_ms = (since.days * _DAY_S + since.seconds - offset_s) * 1000
+    if fraction:
+        instant_ms -= -int(fraction) * 1000 // 10 ** len(fraction)
+    return _checked(text, instant_ms)
 
 
 def resolve_instant(text: str, now_ms: int) -> int:
     """As :func:`parse_instant`; also takes ``in 5m``, counted from ``now_ms``."""
     stripped = text.strip()
-    found = _RELATIVE.fullmatch(stripped)
+    found = _RELATIVE.fullmatch(stripped) if stripped.startswith("in") else None
     if found is None:
         return parse_instant(stripped)
     try:

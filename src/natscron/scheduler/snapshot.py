@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from natscron.codec import unpacked
 from natscron.model import Activity, CatchUp, JobState, Ms, Overlap, Retry, RunStatus, ScheduleSpec, Timer
 from natscron.model import Job as Row
 from natscron.scheduler.policies import timer_of
@@ -75,7 +76,7 @@ def snapshot_of(
         schedule=row.schedule,
         status=_status(state, found),
         metadata=dict(row.labels),
-        payload=None if row.payload is msgspec.UNSET else copied(row.payload),
+        payload=None if row.payload is msgspec.UNSET else copied(unpacked(row.payload)),
         timer=timer_of(row.schedule),
         handler=row.handler,
         overlap=row.overlap,

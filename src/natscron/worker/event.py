@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from natscron.codec import unpacked
 from natscron.model import Claim, Job, ScheduleSpec, Trigger
 
 __all__ = ["JobEvent", "copied"]
@@ -56,7 +57,7 @@ class JobEvent:
     def payload(self) -> Any:  # noqa: ANN401 - any JSON value
         """A copy of the run's own payload (of a trigger), else of the job's; None if there is none."""
         payload = self._claim.payload if self._claim.payload is not msgspec.UNSET else self._job.payload
-        return None if payload is msgspec.UNSET else copied(payload)
+        return None if payload is msgspec.UNSET else copied(unpacked(payload))
 
     @property
     def schedule(self) -> ScheduleSpec | None:
