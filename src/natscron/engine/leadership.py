@@ -40,7 +40,7 @@ from natscron.errors import (
     StorageUnavailableError,
     WrongRevisionError,
 )
-from natscron.model import Holder, Lease, LeaseRecord, Mark, Ms, NoteRef, OpenRow, OpenState, Reason
+from natscron.model import Holder, Lease, LeaseRecord, Mark, Ms, OpenRow, OpenState, Reason
 from natscron.storage.protocol import LeaderLink, LeaseStore, Reply
 from natscron.storage.timers import TimerStore
 
@@ -122,8 +122,8 @@ class Leadership:
         self._skew_reason = ""
         self._skewed_until_s = 0.0
         self._term_lasted = False
-        self._started_ms: Ms = 0
-        self._first_seq = 0
+        self._first = Mark(instant_ms=0)
+        """Nothing was decided before: what counts is what was stored or due since this instance started."""
 
     @property
     def open_rows(self) -> int:
@@ -136,8 +136,7 @@ class Leadership:
 
     def loaded(self, started_ms: Ms) -> None:
         """The first views are complete; ``started_ms`` is when this instance began to look."""
-        self._started_ms = started_ms
-        self._first_seq = self._table.seq
+        self._first = Mark(instant_ms=started_ms, jobs_seq=self._table.seq)
         if not self.observed.known:
             self.observed.saw(None, self._clock.trust_s())
 
@@ -177,9 +176,9 @@ class Leadership:
                 term.link.abort()
             return
         if self._warm and not self._serving:
-            if self._planner.beyond(record.lease.mark):
-                self._warm = False  # two began at once on an empty store, and the other was a little earlier
-            else:
+            # Of two that began at once on an empty store the other may have been a little earlier.
+            self._warm = not self._planner.beyond(record.lease.mark)
+            if self._warm:
                 self._planner.follow(record.lease.mark)
         self._poke.set()
 
@@ -269,11 +268,7 @@ class Leadership:
     async def _warm_up(self) -> None:
         """Fill the planner from the newest mark, so that a takeover finds it ready."""
         if not self._warm:
-            await self._fill(self._first_mark() if self._newest is None else self._newest.mark)
-
-    def _first_mark(self) -> Mark:
-        """Nothing was decided before: what counts is what was stored or due since this instance started."""
-        return Mark(instant_ms=min(self._started_ms, self._clock.now_ms()), jobs_seq=self._first_seq, note=NoteRef())
+            await self._fill(self._first if self._newest is None else self._newest.mark)
 
     async def _fill(self, mark: Mark) -> None:
         self._planner.restart(mark)
@@ -361,7 +356,8 @@ class Leadership:
             if mark.jobs_seq > seq:
                 mark = msgspec.structs.replace(mark, jobs_seq=0)
         elif current is None:
-            mark, epoch, revision = self._first_mark(), 1, 0
+            mark, epoch, revision = self._first, 1, 0
+            mark = msgspec.structs.replace(mark, instant_ms=min(mark.instant_ms, now))
         else:
             mark, epoch, revision = current.lease.mark, current.lease.epoch + 1, current.revision
             if mark.jobs_seq > seq:
@@ -462,10 +458,9 @@ class Leadership:
             raise
         finally:
             term.close()
-            link_tasks = [fire, *others]
-            for task in link_tasks:
+            for task in (fire, *others):
                 task.cancel()
-            await asyncio.gather(*link_tasks, return_exceptions=True)
+            await asyncio.gather(fire, *others, return_exceptions=True)
 
     async def _until_unwanted(self) -> None:
         """Return when this instance is to stop or may no longer lead."""
