@@ -1,4 +1,4 @@
-"""The service, and the Scheduler, on older nats-servers."""
+"""The service, the Scheduler and message schedules on older nats-servers."""
 
 import asyncio
 import datetime as dt
@@ -7,12 +7,15 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Awaitable
 from pathlib import Path
 
+import nats
 import pytest
 from tests.faults.stories import assert_kept, every_second
 
 from natscron.errors import ServerTooOldError
+from natscron.messages import MessageScheduler
 from natscron.schedule import every, once
 from natscron.scheduler import Scheduler
 from natscron.testing.fleet import Fleet
@@ -86,3 +89,40 @@ async def test_the_scheduler_asks_an_older_server_for_no_more_than_it_can(tmp_pa
             await scheduler.add_job("by the leader", every("50ms"))
             assert await called.get() == "by the leader"
             assert "recurring" not in {job.id for job in await scheduler.list_jobs()}
+
+
+async def refused(call: Awaitable[object], needed: str, version: str) -> None:
+    with pytest.raises(ServerTooOldError, match=rf"{re.escape(needed)} or newer .*{re.escape(version)} "):
+        await call
+
+
+@pytest.mark.parametrize("version", ["2.11.11", "2.12.8"])
+async def test_message_schedules_are_refused_by_an_older_server_only_where_it_lacks_them(
+    tmp_path: Path, version: str
+) -> None:
+    with NatsServer(tmp_path / "nats", program=await program_of(version)) as nats_server:
+        async with MessageScheduler(nats_server.url, "OLD") as schedules:
+            if version.startswith("2.11"):
+                # One that is there already, too: it would take every schedule, and fire none.
+                client = await nats.connect(nats_server.url)
+                await refused(schedules.ensure_stream(["old.>"]), "2.12.0", version)
+                await client.jetstream().add_stream(name="OLD", subjects=["old.>", "schedules.>"])
+                await refused(schedules.ensure_stream(["old.>"], enable=True), "2.12.0", version)
+                await refused(schedules.at("old.a", "in 1h", b"x"), "2.12.0", version)
+                await client.close()
+                return
+            await schedules.ensure_stream(["old.>"])
+            client = await nats.connect(nats_server.url)
+            messages = await client.jetstream().subscribe("old.>", ordered_consumer=True)
+            await schedules.at("old.a", "in 1h", b"1", id="one")
+            assert (await schedules.at("old.a", "in 1ms", b"2", id="one", ttl="1h")).replaced
+            fired = await messages.next_msg(10)
+            assert (fired.data, await schedules.receive(fired) is not None) == (b"2", True)
+            second = await schedules.at("old.a", "in 1h", b"3")
+            assert await second.cancel()
+            assert [one async for one in schedules.list()] == []
+            await refused(schedules.every("old.a", "1s", b"x"), "2.14.0", version)
+            await refused(schedules.cron("old.a", "@hourly", b"x"), "2.14.0", version)
+            await refused(schedules.sample("old.a", source="old.b", every="1s"), "2.14.0", version)
+            await refused(schedules.at("old.a", "in 1h", b"x", rollup=True), "2.14.0", version)
+            await client.close()

@@ -8,7 +8,7 @@ import pytest
 from tests.support.messages import World, world_on
 
 from natscron.errors import ConfigError, InvalidSubjectError, ServerTooOldError, StorageUnavailableError
-from natscron.messages import MessageScheduler
+from natscron.messages import At, MessageScheduler
 from natscron.messages.streamsetup import PATIENCE_S
 from natscron.testing.nats import NatsCluster, NatsServer
 from natscron.wire.connection import Connection
@@ -213,9 +213,18 @@ async def test_2_12_takes_single_messages_and_refuses_the_rest(bare: World, monk
         bare.schedules.every(bare.target(), "1s"),
         bare.schedules.cron(bare.target(), "* * * * * *"),
         bare.schedules.sample(bare.target(), source=bare.target("in"), every="1s"),
+        bare.schedules.at(bare.target(), "in 1h", rollup=True),
     ):
         with pytest.raises(ServerTooOldError, match=r"2\.14\.0 or newer .*2\.12\.8 \(API level 3\)"):
             await call
+    [plain, rolled] = [
+        outcome.error
+        async for outcome in bare.schedules.at_many(
+            [At(bare.target(), "in 1h", b"1"), At(bare.target(), "in 1h", b"2", rollup=True)]
+        )
+    ]
+    assert plain is None
+    assert isinstance(rolled, ServerTooOldError)
     report = await bare.schedules.ensure_stream()
     assert (report.ok, report.recurring) == (True, False)
 

@@ -158,7 +158,7 @@ def test_a_server_of_2_12_is_said_to_do_single_messages_only() -> None:
     [
         (ServerLevel(1, "2.11.11"), Needs.SINGLE, "nats-server 2.12.0"),
         (ServerLevel(0, "2.10.29"), Needs.SINGLE, "nats-server 2.12.0"),
-        (ServerLevel(3, "2.12.8"), Needs.RECURRING, "nats-server 2.14.0"),
+        (ServerLevel(3, "2.12.8"), Needs.FULL, "nats-server 2.14.0"),
     ],
 )
 def test_a_server_that_is_too_old_is_refused_with_both_versions(level: ServerLevel, needs: Needs, wanted: str) -> None:
@@ -169,7 +169,7 @@ def test_a_server_that_is_too_old_is_refused_with_both_versions(level: ServerLev
 
 def test_a_server_is_refused_only_where_the_feature_is_needed() -> None:
     require(ServerLevel(2, "2.12.0"), Needs.SINGLE, "ORDERS")
-    require(ServerLevel(4, "2.14.0"), Needs.RECURRING, "ORDERS")
+    require(ServerLevel(4, "2.14.0"), Needs.FULL, "ORDERS")
 
 
 def test_a_level_that_is_not_said_counts_as_the_oldest() -> None:

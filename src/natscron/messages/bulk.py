@@ -33,6 +33,7 @@ from natscron.messages.values import due_ms
 from natscron.wire import scheduleheaders as h
 from natscron.wire.failures import NoRespondersError
 from natscron.wire.kv import is_wrong_sequence
+from natscron.wire.levels import Needs
 from natscron.wire.window import SMALL, PublishWindow
 
 if TYPE_CHECKING:
@@ -253,6 +254,8 @@ class _Run:
         lost: StorageUnavailableError | None = None
         try:
             self._prepare(flight)
+            if flight.item.rollup:
+                await self._link.facts(Needs.FULL)
             await self._send(flight)
         except NatscronError as error:
             flight.error = error

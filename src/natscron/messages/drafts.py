@@ -36,7 +36,7 @@ class Draft(NamedTuple):
     @property
     def single(self) -> bool:
         """Whether it fires once."""
-        return self.needs is Needs.SINGLE
+        return h.DUE in self.headers
 
 
 def single_draft(  # noqa: PLR0913 - what a message consists of
@@ -56,13 +56,13 @@ def single_draft(  # noqa: PLR0913 - what a message consists of
     check_subject(target)
     text = ms_to_text(due)
     made = {h.SCHEDULE: f"@at {text}", h.TARGET: target, h.DUE: text}
-    needs = Needs.SINGLE
     if ttl is not None:
         made[h.SCHEDULE_TTL] = ttl_text(ttl)
     if rollup:
         made[h.SCHEDULE_ROLLUP] = "sub"
     if headers:
         made |= headers_of(headers)
+    needs = Needs.FULL if rollup else Needs.SINGLE
     return Draft(target, id, made, body if type(body) is bytes else body_of(body), needs)
 
 
@@ -87,7 +87,7 @@ def recurring_draft(  # noqa: PLR0913 - what a message consists of
     if rollup:
         made[h.SCHEDULE_ROLLUP] = "sub"
     made |= headers_of(headers)
-    return Draft(target, id, made, body_of(body), Needs.RECURRING, timing.warnings)
+    return Draft(target, id, made, body_of(body), Needs.FULL, timing.warnings)
 
 
 def sample_draft(  # noqa: PLR0913 - what a message consists of

@@ -50,7 +50,7 @@ class StreamFacts(msgspec.Struct, frozen=True):
     @property
     def atomic(self) -> bool:
         """Whether a schedule can cancel another one in the same write. Older servers leave that one standing."""
-        return self.server.level >= Needs.RECURRING
+        return self.server.level >= Needs.FULL
 
 
 class Link:

@@ -169,9 +169,10 @@ def report(  # noqa: PLR0913 - what it is put together from
     """All findings. ``version``: that of the connected server, where the stream's leader says none."""
     server = level_of(config, version)
     problems, warnings = consumer_findings(config, consumers, prefix)
-    if server.level >= Needs.SINGLE and server.level < Needs.RECURRING:
+    if server.level >= Needs.SINGLE and server.level < Needs.FULL:
         warnings.append(
-            f"nats-server {server.version} fires single messages only; cron, intervals and sampling need 2.14.0"
+            f"nats-server {server.version} fires single messages only; cron, intervals, sampling and rollups need "
+            "2.14.0"
         )
     return StreamReport(
         stream=str(config.get("name", "")),
@@ -181,5 +182,5 @@ def report(  # noqa: PLR0913 - what it is put together from
         warnings=(*config_warnings(config), *warnings),
         server=server.version,
         level=server.level,
-        recurring=server.level >= Needs.RECURRING,
+        recurring=server.level >= Needs.FULL,
     )

@@ -2,7 +2,7 @@
 
 A server that is too old does not say so: 2.11 acknowledges every schedule and fires nothing. So the stream is asked
 first. Its metadata names the API level of the server that leads it: 2 from nats-server 2.12 on (single messages), 4
-from 2.14 on (cron, intervals, zones, sampling, and the purge that goes along with a replacement).
+from 2.14 on (cron, intervals, zones, sampling, rollups, and the purge that goes along with a replacement).
 """
 
 from collections.abc import Mapping
@@ -16,14 +16,15 @@ from natscron.errors import ServerTooOldError
 __all__ = ["Needs", "ServerLevel", "level_of", "require"]
 
 _FIRST_WITH: Final = {2: "2.12.0", 4: "2.14.0"}
-_NAMES: Final = {2: "single scheduled messages", 4: "recurring and sampled messages"}
+_NAMES: Final = {2: "single scheduled messages", 4: "recurring and sampled messages, and rollups,"}
 
 
 class Needs(IntEnum):
     """The API level that a call needs."""
 
     SINGLE = 2
-    RECURRING = 4
+    FULL = 4
+    """Recurring and sampled messages, and rollups, which 2.12 takes and does not do."""
 
 
 class ServerLevel(msgspec.Struct, frozen=True):
@@ -49,5 +50,5 @@ def require(server: ServerLevel, needs: Needs, stream: str) -> None:
         raise ServerTooOldError(
             f"{_NAMES[wanted]} need nats-server {_FIRST_WITH[wanted]} or newer (API level {wanted}); the one that "
             f"leads stream {stream} is {server.version or 'of an unknown version'} (API level {server.level}): it "
-            "would take the schedule and never fire it, or refuse it"
+            "would take the schedule and do less than it says, or refuse it"
         )

@@ -53,7 +53,7 @@ class NatsTimers:
 
     async def check_timers(self, *, recurring: bool) -> None:
         """See the role. What was found good enough is not looked at again."""
-        needs = Needs.RECURRING if recurring else Needs.SINGLE
+        needs = Needs.FULL if recurring else Needs.SINGLE
         if self._level is not None and self._level.level >= needs:
             return
         greeting = self._connection.server_info
