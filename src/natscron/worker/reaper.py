@@ -2,14 +2,16 @@
 
 Every process takes runs up, so that none waits for a new leader when the dead worker led as well; several at once do no
 harm, because each ending names the worker that it ends a try for, and only the first of them is stored. The leader
-shows what nobody has a handler for. They look every sixth of the lease that workers have, so a run is taken over at the
-latest a lease and a sixth after its worker's last sign of life. The store away: the next look finds the same.
+shows what nobody has a handler for. They look every sixth of the lease that workers have, the leader for handlers at
+every third such look; so a run is taken over at the latest a lease and a sixth after its worker's last sign of life.
+The store away: the next look finds the same.
 """
 
 import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import count
 from typing import Final
 
 from natscron.clock import Clock
@@ -23,6 +25,7 @@ __all__ = ["Reaper"]
 log = logging.getLogger("natscron.worker")
 
 _BATCH: Final = 500
+_MARKED_EVERY: Final = 3
 
 
 class Reaper:
@@ -48,12 +51,12 @@ class Reaper:
 
     async def run(self) -> None:
         """Look, for ever."""
-        while True:
+        for looks in count():
             await asyncio.sleep(self._every_s)
             try:
                 while await self._reap():
                     pass
-                if self._leads():
+                if looks % _MARKED_EVERY == 0 and self._leads():
                     await self._mark()
             except (NatscronError, TimeoutError) as error:
                 log.warning("lost runs cannot be looked for now", extra={"error": str(error)})

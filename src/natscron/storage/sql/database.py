@@ -186,11 +186,14 @@ class Database:
 
     # Connections.
 
-    async def connect_apart(self) -> Apart:
-        """A connection outside of any pool (not SQLite). Raises StorageUnavailableError."""
+    async def connect_apart(self, *, autocommit: bool = False) -> Apart:
+        """A connection outside of any pool (not SQLite). Raises StorageUnavailableError.
+
+        ``autocommit``: each statement is a transaction, and nothing has to be rolled back.
+        """
         with self._translated():
             async with asyncio.timeout(BOUND_S):
-                return await Apart.open(self._engine, isolation_level=LEVEL)
+                return await Apart.open(self._engine, isolation_level="AUTOCOMMIT" if autocommit else LEVEL)
 
     async def data_version(self) -> tuple[int, int]:
         """SQLite: another one than before if another process may have committed. Raises StorageUnavailableError."""

@@ -28,7 +28,11 @@ class SQLOptions(msgspec.Struct, frozen=True, kw_only=True):
     pool_size: int = 8
     """PostgreSQL, MySQL: the most connections of the pool, besides one that listens and one of a leader."""
     poll_s: float | None = None
-    """How often it is asked what other processes wrote, where nothing tells. Default: SQLite 0.1, else 0.25."""
+    """How often it is asked what other processes wrote, where nothing tells. Default: SQLite 0.1, else 0.25.
+
+    MySQL is asked at a quarter of that rate while jobs and runs rest: what another process asks for begins within four
+    times this, a second by default. What a schedule says is due waits for no poll.
+    """
     runs_per_job: int = 1_000
     """How many records are kept of each job."""
     runs_max_age_ms: Ms = 30 * _DAY_MS

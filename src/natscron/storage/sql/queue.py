@@ -133,10 +133,18 @@ class Queue:
         async def ripen(connection: AnyConnection) -> int:
             return await self._claiming.promote(connection, await self._database.now_ms(connection))
 
-        next_ms, now = await self._database.read(self._times)
-        if next_ms is not None and next_ms <= now:
+        async def look(connection: AnyConnection) -> tuple[int, list[str], list[str]] | None:
+            """None: a run has become due that is not shown so yet."""
+            next_ms = await self._upkeep.next_ms(connection)
+            if next_ms is not None and next_ms <= await self._database.now_ms(connection):
+                return None
+            return await self._upkeep.unhandled(connection)
+
+        seen = await self._database.read(look)
+        if seen is None:
             await self._database.run(ripen)
-        found, mark, unmark = await self._database.read(self._upkeep.unhandled)
+            seen = await self._database.read(self._upkeep.unhandled)
+        found, mark, unmark = seen
         if mark or unmark:
             await self._database.run(lambda connection: self._upkeep.mark(connection, mark, unmark))
         return found
@@ -202,9 +210,6 @@ class Queue:
         if changed.claimable:
             self._sinks.wake()
         return changed.result
-
-    async def _times(self, connection: AnyConnection) -> tuple[Ms | None, Ms]:
-        return await self._upkeep.next_ms(connection), await self._database.now_ms(connection)
 
     async def _look(self) -> Look:
         workers = tuple(self._workers)

@@ -8,7 +8,9 @@ too few is made up for by a slow look. Per database:
 * PostgreSQL: NOTIFY in the writing transaction, LISTEN on a connection of our own. That connection is opened anew with
   growing pauses when it is lost, with all topics rung, since word was missed; and all are rung every few seconds in
   case a proxy swallows notifications.
-* MySQL, and PostgreSQL by another driver: the counters are read every ``poll_s``.
+* MySQL, and PostgreSQL by another driver: every ``poll_s`` one statement reads the counters, and whether any run waits,
+  is to be cancelled, or is due at another instant than before; more seldom while jobs and runs rest. Who follows
+  records looks by himself.
 
 What this process writes is rung at once (:meth:`Signals.ring`).
 """
@@ -16,18 +18,22 @@ What this process writes is rung at once (:meth:`Signals.ring`).
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any, Final, NoReturn
 
-from sqlalchemy import func, literal, select, text
+from sqlalchemy import ColumnElement, Connection, Select, func, literal, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from natscron.errors import StorageError
+from natscron.storage.sql import numbers
 from natscron.storage.sql.apart import Apart
 from natscron.storage.sql.connection import AnyConnection
 from natscron.storage.sql.database import Database
 from natscron.storage.sql.failures import DATABASE_ERRORS
+from natscron.storage.sql.lines import rank
+from natscron.storage.sql.runrows import LATER, RANK_MAX, RUNNING
+from natscron.storage.sql.schema import executions as e
 from natscron.storage.sql.schema import jobs, meta
 
 __all__ = ["CHANNEL", "Signals", "Topic"]
@@ -39,6 +45,10 @@ _SLOW_S: Final = 5.0
 _RETRY_S: Final = 0.1
 _RETRY_MAX_S: Final = 5.0
 _ANSWER_S: Final = 5.0
+_QUIET: Final = 8
+"""Polls that found nothing new of jobs and runs, after which they come more seldom,"""
+_CALM: Final = 4
+"""namely at so many times the distance."""
 _DEFAULT_POLL_S: Final = {"sqlite": 0.1, "postgresql": 0.25, "mysql": 0.25}
 
 
@@ -71,8 +81,8 @@ class Signals:
         return leave
 
     def ring(self, *topics: Topic) -> None:
-        """This process has committed something; no topic: all may have been written to."""
-        for topic in topics or Topic:
+        """These may have been written to."""
+        for topic in topics:
             for fn in tuple(self._listeners[topic].values()):
                 fn()
 
@@ -102,7 +112,7 @@ class Signals:
                     await self._database.data_version()
                     delay = _RETRY_S
                     await self._ask_version()
-                apart = await self._database.connect_apart()
+                apart = await self._database.connect_apart(autocommit=True)
                 try:
                     delay = _RETRY_S
                     await self._follow(apart)
@@ -128,21 +138,26 @@ class Signals:
             version = await self._database.data_version()
             if version != before:
                 before = version
-                self.ring()
+                self.ring(*Topic)
             await asyncio.sleep(self._poll_s)
 
     async def _ask_counters(self, connection: AsyncConnection) -> None:
-        before: list[tuple[str, int]] = []
+        # Compiled once, and past SQLAlchemy's execution: these would be most of what a poll costs.
+        query = str(_COUNTERS.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
+        before: dict[str, int] = {}
+        quiet = 0
         while True:
             async with asyncio.timeout(_ANSWER_S):
-                found = [tuple(row) for row in (await connection.execute(_COUNTERS)).all()]
-                await connection.rollback()
-            # No counter tells of the queue and of records: whoever follows these has to look.
-            self.ring(Topic.QUEUE, Topic.RUNS)
-            if found != before:
-                before = found
-                self.ring(Topic.JOBS, Topic.STATE)
-            await asyncio.sleep(self._poll_s)
+                found = {name: int(number) for name, number in await connection.run_sync(_rows_of, query)}
+            changed = {name for name, _ in found.items() ^ before.items()}
+            before = found
+            topics = {topic for topic, names in _TOLD_BY.items() if not changed.isdisjoint(names)}
+            if found[_WAITING] or found[_DOOMED]:
+                topics.add(Topic.QUEUE)
+            self.ring(*topics)
+            # The lease changes the state also while nothing happens.
+            quiet = quiet + 1 if topics <= {Topic.STATE} else 0
+            await asyncio.sleep(self._poll_s if quiet < _QUIET else self._poll_s * _CALM)
 
     async def _hear(self, driver: Any) -> None:  # noqa: ANN401 - asyncpg has no types
         ended = asyncio.Event()
@@ -154,7 +169,7 @@ class Signals:
         driver.add_termination_listener(lambda _connection: ended.set())
         await driver.add_listener(CHANNEL, heard)
         while not ended.is_set():
-            self.ring()
+            self.ring(*Topic)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SLOW_S):
                     await ended.wait()
@@ -164,8 +179,35 @@ class Signals:
 
 
 _NOTIFY: Final = text(f"SELECT pg_notify('{CHANNEL}', :topic)")
-_COUNTERS: Final = (
-    select(meta.c.name, meta.c.number)
-    .union_all(select(literal("unnumbered"), func.count()).select_from(jobs).where(jobs.c.revision == 0))
-    .order_by(meta.c.name)
+_UNNUMBERED: Final = "=unnumbered"
+_WAITING: Final = "=waiting"
+_DOOMED: Final = "=doomed"
+_NEXT: Final = "=next"
+
+
+def _rows_of(connection: Connection, query: str) -> Sequence[Any]:
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute(query)
+        return cursor.fetchall()
+    finally:
+        cursor.close()
+
+
+def _any(name: str, *where: ColumnElement[bool]) -> Select[str, int]:
+    """1 if there is such a run, else 0."""
+    return select(literal(name), func.count()).select_from(select(e.c.rank_order).where(*where).limit(1).subquery())
+
+
+_COUNTERS: Final = select(meta.c.name, meta.c.number).union_all(
+    select(literal(_UNNUMBERED), func.count()).select_from(jobs).where(jobs.c.revision == 0),
+    _any(_WAITING, e.c.rank_order <= RANK_MAX),
+    _any(_DOOMED, e.c.rank_order == rank(RUNNING), e.c.cancel_reason.is_not(None)),
+    select(literal(_NEXT), func.coalesce(func.min(e.c.queue_ms), 0)).where(e.c.rank_order == rank(LATER)),
 )
+_TOLD_BY: Final = {
+    Topic.JOBS: {numbers.JOBS, numbers.SWEPT, _UNNUMBERED},
+    Topic.STATE: {numbers.STATE, numbers.GONE},
+    Topic.QUEUE: {_NEXT},
+}
+"""Which topics a change of a number rings. Runs that wait, or are to be cancelled, ring as long as there are any."""

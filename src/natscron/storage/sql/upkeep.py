@@ -51,6 +51,7 @@ class Upkeep:
         self._owned = select(e.c.run_id, e.c.attempt, e.c.cancel_reason).where(
             e.c.rank_order == rank(RUNNING), e.c.worker == bindparam("worker")
         )
+        self._running = select(e.c.rank_order).where(e.c.rank_order == rank(RUNNING)).limit(1)
         self._lost = (
             select(*CLAIM_COLUMNS, e.c.worker, e.c.started_ms)
             .select_from(e.outerjoin(workers, workers.c.id == e.c.worker))
@@ -126,6 +127,8 @@ class Upkeep:
 
     async def lost(self, connection: AnyConnection, limit: int) -> list[Claim]:
         """See :meth:`RunQueue.lost <natscron.storage.queue.RunQueue.lost>`."""
+        if (await connection.execute(self._running)).first() is None:
+            return []
         now = await self._database.now_ms(connection)
         rows = (await connection.execute(self._lost, {"now": now, "most": limit})).all()
         return [claim_of(row, row.worker, row.started_ms, None) for row in rows]
@@ -134,8 +137,10 @@ class Upkeep:
 
     async def unhandled(self, connection: AnyConnection) -> tuple[int, list[str], list[str]]:
         """How many due runs nobody has a handler for, the handlers to be marked, and those to be unmarked."""
-        known = {name for info in await self.workers(connection) for name in info.handlers}
         rows = (await connection.execute(self._waiting)).all()
+        if not rows:
+            return 0, [], []
+        known = {name for info in await self.workers(connection) for name in info.handlers}
         missing = [row for row in rows if row.handler not in known]
         mark = [row.handler for row in missing if row.marked < row.runs]
         unmark = [row.handler for row in rows if row.handler in known and row.marked]
