@@ -246,6 +246,11 @@ class Connection:
         """
         enqueue(self._ready(), data)
 
+    def push(self) -> None:
+        """Hand what is pending to the socket now, not when the client's own task comes to it."""
+        if self.is_connected:
+            push_pending(self._ready())
+
     def publish_soon(self, subject: str, data: bytes = b"") -> None:
         """Publish without waiting; dropped when the link is down. For answers to the server's own requests."""
         if self.is_connected:

@@ -112,6 +112,10 @@ class PublishWindow:
         if self._timer is None:
             self._timer = loop.call_later(self._timeout_s, self._expire)
 
+    def push(self) -> None:
+        """What was published leaves now: somebody waits for the answer, and more does not follow soon."""
+        self._connection.push()
+
     async def settle(self) -> None:
         """Wait until nothing is in flight; at most the time-out."""
         waiting = [future for _, future in self._flying.values()]

@@ -143,6 +143,7 @@ class Claims:
             for one in picked:
                 row = one.row.claimed(worker, instance, now)
                 begun.append((one, row, await self._steps.put(one, row)))
+            self._steps.window.push()
         except StorageError as error:
             failure = error
             for one in picked[len(begun) :]:
