@@ -62,6 +62,8 @@ def test_what_is_no_url_is_refused_without_being_shown(url: str) -> None:
     ],
 )
 def test_sqlite_in_memory_is_refused_with_what_to_use_instead(url: str) -> None:
+    with pytest.raises(ConfigError, match="three slashes"):
+        Address.parse("sqlite://jobs.db")
     with pytest.raises(ConfigError, match="memory://"):
         SQLStorage(url)
 

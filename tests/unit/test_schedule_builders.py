@@ -70,3 +70,10 @@ def test_mistakes_show_where_they_are_written() -> None:
         every("1m", jitter=float("inf"))
     with pytest.raises(TypeError, match="unknown argument 'max_run'"):
         every("1m", max_run=3)  # type: ignore[call-arg]
+
+
+def test_what_is_of_another_type_is_refused_like_any_other_value() -> None:
+    with pytest.raises(InvalidScheduleError, match=r"a cron expression is text, such as '0 3 \* \* \*'; got 5"):
+        cron(5)  # type: ignore[arg-type]
+    with pytest.raises(InvalidScheduleError, match=r"aware datetime, such as .*; got 'tomorrow'"):
+        once("tomorrow")  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import pytest
 from tests.unit.scheduling import NEVER, Spy, at, cluster, member, play
 
 from natscron import (
+    ConfigError,
     HandlerNotDefinedError,
     JobEvent,
     MemoryStorage,
@@ -369,3 +370,14 @@ def test_a_handler_that_begins_while_the_start_goes_on_can_call_the_scheduler() 
         await one.stop()
 
     play(story)
+
+
+@pytest.mark.parametrize("storage", [None, 5, object()])
+def test_what_is_no_storage_is_refused_with_what_would_be_one(storage: object) -> None:
+    with pytest.raises(ConfigError, match=r"sqlite:///jobs\.db, or a storage such as SQLStorage\(engine\); got \w+$"):
+        Scheduler(storage, Spy())  # type: ignore[arg-type]
+
+
+def test_a_durations_error_names_the_option_and_shows_one() -> None:
+    with pytest.raises(ConfigError, match=r'grace: .*"soon" \(such as 30s, 5m or 1h30m\)'):
+        Scheduler("memory://", Spy(), grace="soon")

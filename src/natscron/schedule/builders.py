@@ -84,6 +84,8 @@ def _duration(value: str | dt.timedelta | float) -> str:
 
 def _instant(moment: dt.datetime) -> str:
     """RFC 3339 text, a finer instant rounded up to the millisecond."""
+    if not isinstance(moment, dt.datetime):
+        raise InvalidScheduleError(f"an instant is an aware datetime, such as datetime.now(UTC); got {moment!r:.80}")
     ms = ms_of(moment)
     if (moment - _EPOCH) % dt.timedelta(milliseconds=1):
         ms += 1
@@ -106,6 +108,8 @@ def cron(
     (``first | last | both``): what happens when clocks change, default by the kind of expression. ``limits``: see
     :class:`Limits`. Raises :class:`~natscron.errors.InvalidScheduleError`.
     """
+    if not isinstance(expression, str):
+        raise InvalidScheduleError(f"a cron expression is text, such as '0 3 * * *'; got {expression!r:.80}")
     return _limited(ScheduleSpec(cron=expression, tz=tz, dst_gap=dst_gap, dst_fold=dst_fold), limits)
 
 

@@ -37,7 +37,7 @@ from natscron.scheduler.parts import Parts
 from natscron.scheduler.pending import Pending
 from natscron.scheduler.policies import Policies, new_job
 from natscron.scheduler.signalled import until_signalled
-from natscron.scheduler.storages import open_storage
+from natscron.scheduler.storages import given_storage
 from natscron.scheduler.submitting import admitted
 from natscron.scheduler.timing import check_timer
 from natscron.scheduler.values import Duration, seconds
@@ -89,7 +89,7 @@ class Life:
         )
         self._clock = clock or SystemClock()
         self._owned = isinstance(storage, str)
-        self._storage = open_storage(storage, self._clock) if isinstance(storage, str) else storage
+        self._storage = given_storage(storage, self._clock)
         if self._options.timer is Timer.SERVER and not self._storage.capabilities.timers:
             raise ConfigError("timer='server' needs nats-server: give the scheduler a nats:// URL, or timer='leader'")
         self._used = self._stale = False

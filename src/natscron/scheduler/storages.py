@@ -20,10 +20,20 @@ def is_nats(url: str) -> bool:
     return urlsplit(url).scheme.lower() in _NATS
 
 
+def given_storage(storage: str | QueueStorage, clock: Clock) -> QueueStorage:
+    """The storage, or the one that a URL names. Raises ConfigError."""
+    if isinstance(storage, str):
+        return open_storage(storage, clock)
+    if not hasattr(storage, "initialize"):
+        raise ConfigError(
+            "the storage must be a URL such as sqlite:///jobs.db, or a storage such as SQLStorage(engine); got "
+            f"{type(storage).__name__}"
+        )
+    return storage
+
+
 def open_storage(url: str, clock: Clock) -> QueueStorage:
     """A storage of its own for ``url``. Raises ConfigError for a scheme that there is not, or a missing extra."""
-    if not isinstance(url, str):
-        raise ConfigError(f"the storage must be a URL or a storage; got {url!r:.80}")
     scheme = urlsplit(url).scheme.lower().partition("+")[0]
     if scheme == "memory":
         return MemoryStorage(MemoryCluster(clock, runs_per_job=_RUNS_PER_JOB))

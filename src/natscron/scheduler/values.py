@@ -27,7 +27,7 @@ def millis(value: Duration, what: str, *, least: Ms = 0) -> Ms:
         try:
             found = parse_duration_ms(value)
         except ValidationError as error:
-            raise ValidationError(f"{what}: {error}") from None
+            raise ValidationError(f"{what}: {error} (such as 30s, 5m or 1h30m)") from None
     elif isinstance(value, dt.timedelta):
         found = -(-value // _MS)
     elif isinstance(value, int | float) and not isinstance(value, bool):

@@ -70,6 +70,8 @@ class Address(msgspec.Struct, frozen=True):
             raise ConfigError(f"{backend}:// needs the package {driver}: pip install 'natscron[{extra}]'")
         url = url.set(drivername=f"{backend}+{driver}")
         if backend == "sqlite":
+            if url.host:
+                raise ConfigError("SQLite's file comes after three slashes, sqlite:///FILE; four for an absolute path")
             _refuse_memory(url.database, url.query)
         if driver == "asyncpg" and "sslmode" in url.query:
             # libpq's name for it, which asyncpg takes in a text of its own form only.
