@@ -23,20 +23,21 @@ def test_what_is_undecided_up_to_a_slot_that_fired_is_found_and_stays_undecided(
     jobs = Jobs()
     planner = started([jobs.create(SERVER)])
     assert slots(planner, 15_500, 1) == [11_000, 12_000]
-    found = planner.undecided("a", 14_000 + LAG, 16)
+    found = planner.undecided("a", 15_500, 14_000 + LAG, 16)
     assert [(due.slot_ms, due.due_ms) for due in found] == [(13_000, 16_000), (14_000, 17_000)]
-    assert planner.undecided("a", 13_000 + LAG, 16) == found[:1]
-    assert len(planner.undecided("a", 90_000, 4)) == 4
-    assert planner.undecided("b", 90_000, 16) == []
+    assert planner.undecided("a", 15_500, 13_000 + LAG, 16) == found[:1]
+    assert planner.undecided("a", 16_000, 14_000 + LAG, 16) == found[1:]
+    assert len(planner.undecided("a", 15_500, 90_000, 4)) == 4
+    assert planner.undecided("b", 15_500, 90_000, 16) == []
     assert slots(planner, 17_000, 1) == [13_000, 14_000]
-    assert planner.undecided("a", 14_000 + LAG, 16) == []
+    assert planner.undecided("a", 15_500, 14_000 + LAG, 16) == []
 
 
 def test_slots_made_ready_ahead_are_still_undecided() -> None:
     jobs = Jobs()
     planner = started([jobs.create(SERVER)])
     assert [due.slot_ms for due in planner.take_ahead(16_000, 100)] == [11_000, 12_000, 13_000]
-    assert [due.slot_ms for due in planner.undecided("a", 15_000, 16)] == [11_000, 12_000]
+    assert [due.slot_ms for due in planner.undecided("a", BIRTH, 15_000, 16)] == [11_000, 12_000]
 
 
 def test_the_server_takes_over_from_the_leader_at_the_edit() -> None:
@@ -47,7 +48,7 @@ def test_the_server_takes_over_from_the_leader_at_the_edit() -> None:
     # The slot at 14,000 is of the time before the edit, and is the leader's, at once.
     assert slots(planner, 14_400, 2) == [14_000]
     assert slots(planner, 18_500, 2) == [15_000]
-    assert [due.slot_ms for due in planner.undecided("a", 20_000, 16)] == [16_000, 17_000]
+    assert [due.slot_ms for due in planner.undecided("a", 18_500, 20_000, 16)] == [16_000, 17_000]
 
 
 def test_the_leader_takes_over_from_the_server_at_the_edit() -> None:
@@ -56,7 +57,7 @@ def test_the_leader_takes_over_from_the_server_at_the_edit() -> None:
     assert slots(planner, 15_100, 1) == [11_000, 12_000]
     planner.put(jobs.edit(15_200, planner.decided, schedule=SECONDS))
     # What was the server's until the edit the leader goes through as before; what comes after is its own.
-    assert [due.slot_ms for due in planner.undecided("a", 18_000, 16)] == [
+    assert [due.slot_ms for due in planner.undecided("a", 15_200, 18_000, 16)] == [
         13_000,
         14_000,
         15_000,
@@ -88,7 +89,7 @@ def test_a_pause_is_about_slots_and_not_about_when_the_leader_looks_at_them() ->
     planner = started([jobs.create(SERVER)])
     assert slots(planner, 15_000, 1) == [11_000, 12_000]
     planner.put(jobs.edit(15_500, planner.decided, paused=True))
-    assert [due.slot_ms for due in planner.undecided("a", 30_000, 16)] == [13_000, 14_000, 15_000]
+    assert [due.slot_ms for due in planner.undecided("a", 15_500, 30_000, 16)] == [13_000, 14_000, 15_000]
     assert slots(planner, 17_000, 2) == [13_000, 14_000]
     planner.put(jobs.edit(17_500, planner.decided, paused=False))
     window = take(planner, 30_000, 3)

@@ -262,14 +262,16 @@ class Planner:
         self.decide(msgspec.structs.replace(self.decided, instant_ms=instant, jobs_seq=seq))
         return Window(tuple(due), tuple(missed), more)
 
-    def undecided(self, job_id: str, until_ms: Ms, limit: int) -> list[Due]:
-        """The job's slots that are undecided, run, and are due after the mark but not after ``until_ms``; at most some.
+    def undecided(self, job_id: str, now_ms: Ms, until_ms: Ms, limit: int) -> list[Due]:
+        """The job's slots that run and are not yet due at ``now_ms``, but at ``until_ms``; at most so many.
 
-        They stay undecided: whoever sends them before they are due leaves them out when :meth:`take` yields them.
+        They stay undecided: whoever sends them before they are due leaves them out when :meth:`take` yields them. What
+        is due is for :meth:`take` alone, which may be behind, and goes by the job's policies.
         """
         found: list[Due] = []
+        after = max(now_ms, self.decided.instant_ms)
         for cursor in self._cursors.get(job_id, ()):
-            due = cursor.next_after(self.decided.instant_ms) if cursor.alive and cursor.reason is None else None
+            due = cursor.next_after(after) if cursor.alive and cursor.reason is None else None
             while due is not None and due <= until_ms and len(found) < limit:
                 found.append(Due(due, cursor.slot_of(due), cursor))
                 due = cursor.next_after(due)

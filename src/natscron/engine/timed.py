@@ -11,6 +11,8 @@ come to a run that is there already. So whatever the store's timers do, each slo
 * A timer that was replaced or taken away fires all the same: it names the write that it was laid down for. If that is
   not what the job counts from, it is dropped, and its timer is taken away. A slot of the time before the edit is still
   in the planner.
+* A timer fires while the planner is still at what was due before (a takeover with many jobs): of that the firing says
+  nothing, since the policies decide which of it runs.
 * The leader dies: firings that were not settled are told to the next one.
 
 A firing is settled when the note of its run is stored, or when the mark has passed its slot's due instant.
@@ -148,14 +150,14 @@ class Timed:
                 # It is not to run, or the planner is at it, by the job's policies.
                 until_ms = max(until_ms, due_ms)
             else:
-                found += self._new(firing.job, due_ms)
+                found += self._new(firing.job, now, due_ms)
             self._batch = until_ms, max(seq, firing.seq)
         return found
 
-    def _new(self, job_id: str, until_ms: Ms) -> list[Due]:
-        """The job's slots up to one that fired: it stands for all before it."""
+    def _new(self, job_id: str, now: Ms, until_ms: Ms) -> list[Due]:
+        """The job's slots up to one that fired: it stands for those before it that the planner is not at yet."""
         found: list[Due] = []
-        for due in self._planner.undecided(job_id, until_ms, _SLOTS):
+        for due in self._planner.undecided(job_id, now, until_ms, _SLOTS):
             run_id = self._run_id(due.cursor.entry.job, due.slot_ms)
             if run_id not in self._took:
                 self._took[run_id] = due.due_ms
