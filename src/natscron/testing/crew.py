@@ -97,6 +97,10 @@ class Crew:
             process.wait()
             raise RuntimeError(f"{name} did not start: {(self.folder / f'{name}.log').read_text()[-4_000:]}")
 
+    def pid(self, name: str) -> int:
+        """Of its process."""
+        return self._processes[name].pid
+
     def kill(self, name: str) -> None:
         """End it at once."""
         self._processes[name].kill()
