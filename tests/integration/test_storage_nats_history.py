@@ -13,7 +13,8 @@ from natscron.ids import ulid
 from natscron.model import Delivery, Run, RunStatus
 from natscron.storage.nats import NatsStorage, NatsStorageOptions, history
 from natscron.storage.protocol import RunQuery
-from natscron.testing.nats import NatsServer
+from natscron.testing.nats import NatsCluster, NatsServer
+from natscron.wire.connection import Connection
 from natscron.wire.options import ConnectOptions
 
 pytestmark = pytest.mark.anyio
@@ -202,3 +203,23 @@ async def test_last_runs_without_the_log_stream_say_that_it_is_not_there(storage
     for jobs in (["a"], ["a", "b"]):
         with pytest.raises(StorageUnavailableError):
             await storage.last_runs(jobs)
+
+
+@pytest.mark.parametrize("refused", [0, 30, 63])
+async def test_in_a_cluster_a_record_that_was_not_stored_is_noticed_wherever_it_stands(
+    shared_cluster: NatsCluster, refused: int
+) -> None:
+    """As between two leaders of the log, which drop some of what comes; here the server takes none so long."""
+    connection = await Connection.connect(ConnectOptions(url=shared_cluster.url))
+    storage = NatsStorage(connection, NatsStorageOptions(name=f"runs-{next(_numbers)}"))
+    await storage.initialize()
+    stream = storage.options.log_stream
+    config = (await connection.js_request(f"STREAM.INFO.{stream}"))["config"]
+    await connection.js_request(f"STREAM.UPDATE.{stream}", {**config, "max_msg_size": 1_000})
+    runs = [a_run("a", n) for n in range(64)]
+    await storage.save_runs(runs)
+    runs[refused] = msgspec.structs.replace(runs[refused], error="x" * 2_000)
+    with pytest.raises(StorageUncertainError, match="size"):
+        await storage.save_runs(runs)
+    await storage.close()
+    await connection.close()

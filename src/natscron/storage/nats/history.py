@@ -1,8 +1,10 @@
 """Run records in a stream: ``<prefix>.<job key>``, bounded by the stream's own limits (count per job, age).
 
-Who is authoritative: the stream. Records are written in chunks of which only the last one asks for an acknowledgement:
-one connection is handled in order, so it proves the chunk. If the link was lost meanwhile, nobody knows, and the caller
-writes all of them again: readers take the last record of a (run id, attempt).
+Who is authoritative: the stream. On one server records are written in chunks of which only the last one asks for an
+acknowledgement: one connection is handled in order, so it proves the chunk. In a cluster each record is acknowledged,
+for between two leaders the stream drops what comes, some of a chunk maybe and not its end. What is not known to be
+stored, because the link was lost, say, the caller writes again, all of it: readers take the last record of a (run id,
+attempt).
 
 Records of all jobs are read from the newest that can match backwards, in windows that double, :data:`SCAN_LIMIT`
 sequences at most; one job's records are one filter.
@@ -40,7 +42,7 @@ __all__ = ["NatsHistory"]
 logger = logging.getLogger("natscron.storage")
 
 CHUNK: Final = 64
-"""Records for one acknowledgement, and between two turns for others: about half a millisecond of work."""
+"""Records between two turns for others, about half a millisecond of work; on one server for one acknowledgement too."""
 SCAN_LIMIT: Final = 200_000
 FIRST_WINDOW: Final = 512
 MAX_WINDOW: Final = 20_000
@@ -101,17 +103,18 @@ class NatsHistory:
 
     async def save_runs(self, runs: Sequence[Run]) -> None:
         """Append records; returns when they are stored. Raises StorageUncertainError: write all of them again."""
-        losses = self._losses
+        losses, size = self._losses, 1 if self._connection.cluster else CHUNK
         waiting: list[asyncio.Future[PubAck]] = []
         try:
-            for begin in range(0, len(runs), CHUNK):
-                chunk = runs[begin : begin + CHUNK]
+            for begin in range(0, len(runs), size):
+                chunk = runs[begin : begin + size]
                 for run in chunk[:-1]:
                     await self._publish(self._subject(run.job), _bounded(run, self.max_record))
                 waiting.append(
                     await self._window.publish(self._subject(chunk[-1].job), _bounded(chunk[-1], self.max_record))
                 )
-                await asyncio.sleep(0)
+                if begin % CHUNK == 0:
+                    await asyncio.sleep(0)
             for future in waiting:
                 await asyncio.shield(future)
         except StorageError as error:

@@ -8,7 +8,7 @@ other order needs a look at all records, :data:`~natscron.storage.nats.history.S
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 from natscron.codec.run import encode_run
 from natscron.errors import StorageError, StorageUncertainError, ValidationError
@@ -20,7 +20,6 @@ from natscron.storage.nats.history import (
     MAX_WINDOW,
     SKEW_MS,
     NatsHistory,
-    _bounded,
     _readable,
 )
 from natscron.storage.protocol import RunOrder, RunQuery, recorded_ms
@@ -29,9 +28,6 @@ from natscron.wire.consumer import Start, Watch
 from natscron.wire.direct import MAX_SUBJECTS, last_messages
 from natscron.wire.failures import ApiError
 from natscron.wire.reading import Entry
-
-if TYPE_CHECKING:
-    from natscron.wire.replies import PubAck
 
 __all__ = ["IMPORTED", "LibraryHistory"]
 
@@ -60,31 +56,6 @@ class LibraryHistory(NatsHistory):
     """The ExecutionStore role of the library."""
 
     max_record: ClassVar[int] = 524_288
-
-    async def save_runs(self, runs: Sequence[Run]) -> None:
-        """Append records; returns when they are stored. Raises StorageUncertainError: write all of them again.
-
-        In a cluster each is acknowledged: between two leaders of the log some of a chunk may be dropped, and its last
-        be stored.
-        """
-        if not self._connection.cluster:
-            await super().save_runs(runs)
-            return
-        futures: list[asyncio.Future[PubAck]] = []
-        failure: StorageError | None = None
-        try:
-            for run in runs:
-                future = await self._window.publish(self._subject(run.job), _bounded(run, self.max_record))
-                futures.append(future)
-        except StorageError as error:
-            failure = error
-        for future in futures:
-            try:
-                await asyncio.shield(future)
-            except StorageError as error:
-                failure = error
-        if failure is not None:
-            raise StorageUncertainError(f"run records: {failure}") from failure
 
     async def list_runs(self, query: RunQuery, open_runs: Iterable[Run] = ()) -> Sequence[Run]:
         """Matching records, and of ``open_runs`` those whose try has no record; the last record of a try counts."""
