@@ -31,6 +31,7 @@ PASSWORD: Final = "s3cret/p@ss"  # noqa: S105 - of a server that dies with the t
 _USER: Final = "natscron"
 _POLL_S: Final = 0.02
 _POLLS: Final = 1_500
+_PORTS: Final = 3
 _END_S: Final = 20.0
 _PDEATHSIG: Final = 1
 _MEMORY: Final = "/dev/shm"  # noqa: S108 - where there is one, making a table costs no wait for the disk
@@ -53,7 +54,7 @@ class Server:
         self.durable = durable
         memory = _MEMORY if not durable and os.access(_MEMORY, os.W_OK) else None
         self.folder = Path(tempfile.mkdtemp(prefix=f"natscron-{self.kind}-", dir=memory))
-        [self.port] = free_ports(1)
+        self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
         if os.geteuid() == 0:
             found = pwd.getpwnam(self._account)
@@ -93,7 +94,7 @@ class Server:
     def __enter__(self) -> Self:
         try:
             self._make()
-            return self.start()
+            return self._first_start()
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
@@ -101,6 +102,15 @@ class Server:
     def __exit__(self, *exc: object) -> None:
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _first_start(self) -> Self:
+        """On a port that was free a moment ago: making the data takes seconds, and any connection may have taken it."""
+        for _ in range(_PORTS - 1):
+            [self.port] = free_ports(1)
+            with contextlib.suppress(RuntimeError):
+                return self.start()
+        [self.port] = free_ports(1)
+        return self.start()
 
     def _make(self) -> None:
         raise NotImplementedError
