@@ -234,7 +234,7 @@ class MariaServer(Server):
     def _answers(self) -> bool:
         command = [
             *(self._admin, "--no-defaults", "--host=127.0.0.1", f"--port={self.port}", f"--user={_USER}"),
-            *(f"--password={PASSWORD}", "--silent", "ping"),
+            *(f"--password={PASSWORD}", "--connect-timeout=2", "--silent", "ping"),
         ]
         return subprocess.run(command, check=False, capture_output=True).returncode == 0  # noqa: S603 - own list
 
