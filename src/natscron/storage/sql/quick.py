@@ -98,11 +98,12 @@ class QuickConnection(aiosqlite.Connection):
         future.add_done_callback(self._rest)
         self._tx.put_nowait((future, partial(_run, work)))
         try:
-            return await asyncio.shield(future)
+            await asyncio.wait([future])
         except asyncio.CancelledError:
             give_up()
             await asyncio.wait([future])
             raise
+        return future.result()
 
     def _rest(self, future: "asyncio.Future[Any]") -> None:
         self.busy = False
