@@ -88,3 +88,27 @@ def test_names_are_plain_words(name: str) -> None:
 def test_other_names_are_refused(name: object) -> None:
     with pytest.raises(ValidationError, match="handler name"):
         check_name(name)  # type: ignore[arg-type]
+
+
+def nothing() -> None: ...
+
+
+def two(_event: object, _more: object) -> None: ...
+
+
+async def named(*, event: object) -> None: ...
+
+
+@pytest.mark.parametrize("handler", ["text", None, nothing, two, named, functools.partial(plain, 1), lambda: None])
+def test_what_cannot_be_called_with_the_event_is_refused(handler: object) -> None:
+    registry = Registry()
+    with pytest.raises(ValidationError, match="one argument, the event, as in def work"):
+        registry.set(GLOBAL, handler)  # type: ignore[arg-type]
+    assert len(registry) == 0
+
+
+@pytest.mark.parametrize("handler", [print, list, functools.partial(two, _more=1), lambda *_all: None, Plain()])
+def test_what_may_be_called_with_the_event_is_taken(handler: object) -> None:
+    registry = Registry()
+    registry.set(GLOBAL, handler)  # type: ignore[arg-type]
+    assert registry.find(GLOBAL) == (handler, False)

@@ -37,6 +37,19 @@ def is_async(handler: Handler) -> bool:
     )
 
 
+def _takes_event(handler: Handler) -> bool:
+    """Whether it can be called with one argument, as far as can be seen."""
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError):
+        return True  # one written in C may not say
+    try:
+        signature.bind(None)
+    except TypeError:
+        return False
+    return True
+
+
 class Registry:
     """What this process can run. Not thread-safe."""
 
@@ -55,9 +68,12 @@ class Registry:
         return tuple(self._handlers)
 
     def set(self, name: str, handler: Handler) -> None:
-        """Register a handler, in place of one of that name. Raises ValidationError for what cannot be called."""
-        if not callable(handler):
-            raise ValidationError(f"a handler must be a function of one argument, the event; got {handler!r:.80}")
+        """Register a handler, in place of one of that name. Raises ValidationError for what cannot be called so."""
+        if not callable(handler) or not _takes_event(handler):
+            given = getattr(handler, "__qualname__", None) or repr(handler)
+            raise ValidationError(
+                f"a handler must be a function of one argument, the event, as in def work(event); got {given:.80}"
+            )
         self._handlers[name] = (handler, is_async(handler))
         if self.on_change is not None:
             self.on_change()
