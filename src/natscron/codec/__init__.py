@@ -1,9 +1,9 @@
 """Model to bytes and back; older and foreign formats stay readable.
 
 ``gojson`` reads JSON as the Go version does, ``job`` job input and replies, ``body`` payloads and ``packed`` these as
-they lie in memory, ``row`` stored jobs, ``spec`` schedules and ``schedule_text`` their form in the Go library,
-``calendar`` stored calendars, ``versions`` what an edit does to either, ``state`` the lease and what lies beside it,
-``run`` history records, ``keys`` KV keys, ``times`` instants as text.
+they lie in memory, ``row`` stored jobs, ``spec`` schedules, ``schedule_text`` their form in the Go library and
+``golibrary`` its jobs, ``calendar`` stored calendars, ``versions`` what an edit does to either, ``state`` the lease and
+what lies beside it, ``run`` history records, ``keys`` KV keys, ``times`` instants as text.
 """
 
 from natscron.codec.body import body_of
@@ -18,6 +18,7 @@ from natscron.codec.calendar import (
     parse_calendar,
 )
 from natscron.codec.fields import check_headers
+from natscron.codec.golibrary import GO_DISABLED, GoJob, invalid_row, job_of_go
 from natscron.codec.job import ParsedJob, job_to_json, job_view, merge_job, parse_job, subject_of
 from natscron.codec.keys import id_of, key_of
 from natscron.codec.packed import packed, unpacked
@@ -29,6 +30,8 @@ from natscron.codec.times import ms_to_text, text_to_ms
 from natscron.codec.versions import successor, successor_calendar
 
 __all__ = [
+    "GO_DISABLED",
+    "GoJob",
     "ParsedCalendar",
     "ParsedJob",
     "body_of",
@@ -44,6 +47,8 @@ __all__ = [
     "encode_row",
     "encode_run",
     "id_of",
+    "invalid_row",
+    "job_of_go",
     "job_to_json",
     "job_view",
     "key_of",

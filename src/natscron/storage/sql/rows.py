@@ -6,11 +6,11 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Select, select
 
-from natscron.codec import decode_row, encode_row, key_of, schedule_to_text
+from natscron.codec import GO_DISABLED, decode_row, encode_row, key_of, schedule_to_text
 from natscron.codec.calendar import calendar_key, decode_calendar, encode_calendar
 from natscron.errors import EmptyJobIDError, InvalidCalendarError, LimitExceededError, ValidationError
 from natscron.model import Calendar, Job, Ms, Stamp
-from natscron.storage.sql.gorows import DISABLED, PENDING, job_of_go
+from natscron.storage.sql.gorows import PENDING, job_of_row
 from natscron.storage.sql.schema import calendars, jobs
 
 __all__ = [
@@ -87,7 +87,7 @@ def job_values(job: Job, now_ms: Ms, row_data: bytes | None = None) -> dict[str,
         # For people, and for the Go library; what counts is in the row's own data.
         "schedule_type": kind[:_TYPE_MAX],
         "schedule_config": config if len(config.encode()) <= _CONFIG_MAX else "",
-        "status": DISABLED if job.paused else PENDING,
+        "status": GO_DISABLED if job.paused else PENDING,
         "next_run": None,
         "created_at": moment(job.created_at_ms or now_ms),
         "updated_at": moment(now_ms),
@@ -106,7 +106,7 @@ def job_of(row: Any, go_row: Any = None) -> Job:  # noqa: ANN401 - rows of queri
     """The job of a row of :data:`JOB_COLUMNS`; ``go_row``, of :data:`GO_COLUMNS`, where its ``row_data`` is NULL."""
     stamp = Stamp(row.stored_ms, row.revision)
     if row.row_data is None:
-        return job_of_go(go_row, stamp)
+        return job_of_row(go_row, stamp)
     return decode_row(key_of(row.id), row.row_data, stamp)
 
 
