@@ -30,8 +30,8 @@ class SQLOptions(msgspec.Struct, frozen=True, kw_only=True):
     poll_s: float | None = None
     """How often it is asked what other processes wrote, where nothing tells. Default: SQLite 0.1, else 0.25.
 
-    MySQL is asked at a quarter of that rate while jobs and runs rest: what another process asks for begins within four
-    times this, a second by default. What a schedule says is due waits for no poll.
+    While nothing happens SQLite is asked at half that rate, MySQL at a quarter: what another process asks for begins
+    within 0.2 s and a second by default. What a schedule says is due waits for no poll.
     """
     runs_per_job: int = 1_000
     """How many records are kept of each job."""

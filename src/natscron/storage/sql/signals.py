@@ -3,8 +3,8 @@
 Who is authoritative: the tables. A signal carries nothing; whoever gets one looks, and one too many does no harm. One
 too few is made up for by a slow look. Per database:
 
-* SQLite: ``PRAGMA data_version``, asked every ``poll_s`` on the connection that writes, says whether any other has
-  committed, of this process or of another.
+* SQLite: ``PRAGMA data_version``, asked every ``poll_s`` on the connection that writes, more seldom while nothing
+  happens, says whether any other has committed, of this process or of another.
 * PostgreSQL: NOTIFY in the writing transaction, LISTEN on a connection of our own. That connection is opened anew with
   growing pauses when it is lost, with all topics rung, since word was missed; and all are rung every few seconds in
   case a proxy swallows notifications.
@@ -47,7 +47,7 @@ _RETRY_MAX_S: Final = 5.0
 _ANSWER_S: Final = 5.0
 _QUIET: Final = 8
 """Polls that found nothing new of jobs and runs, after which they come more seldom,"""
-_CALM: Final = 4
+_CALM: Final = {"sqlite": 2, "postgresql": 4, "mysql": 4}
 """namely at so many times the distance."""
 _DEFAULT_POLL_S: Final = {"sqlite": 0.1, "postgresql": 0.25, "mysql": 0.25}
 
@@ -134,12 +134,18 @@ class Signals:
 
     async def _ask_version(self) -> NoReturn:
         before = None
+        quiet = 0
         while True:
             version = await self._database.data_version()
+            quiet += 1
             if version != before:
-                before = version
+                before, quiet = version, 0
                 self.ring(*Topic)
-            await asyncio.sleep(self._poll_s)
+            await self._pause(quiet)
+
+    async def _pause(self, quiet: int) -> None:
+        """Until the next poll; ``quiet``: how many found nothing new."""
+        await asyncio.sleep(self._poll_s if quiet < _QUIET else self._poll_s * _CALM[self._database.name])
 
     async def _ask_counters(self, connection: AsyncConnection) -> None:
         # Compiled once, and past SQLAlchemy's execution: these would be most of what a poll costs.
@@ -157,7 +163,7 @@ class Signals:
             self.ring(*topics)
             # The lease changes the state also while nothing happens.
             quiet = quiet + 1 if topics <= {Topic.STATE} else 0
-            await asyncio.sleep(self._poll_s if quiet < _QUIET else self._poll_s * _CALM)
+            await self._pause(quiet)
 
     async def _hear(self, driver: Any) -> None:  # noqa: ANN401 - asyncpg has no types
         ended = asyncio.Event()
