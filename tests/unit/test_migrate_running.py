@@ -28,8 +28,8 @@ class Move:
         self.new = VirtualScheduler(self.handler("new"), loop=old.loop)
         old.set_handler(self.handler("old"))
 
-    def handler(self, where: str) -> Callable[[JobEvent], None]:
-        def handle(event: JobEvent) -> None:
+    def handler(self, where: str) -> Callable[[JobEvent], Awaitable[None]]:
+        async def handle(event: JobEvent) -> None:
             assert event.scheduled_at is not None
             self.ran.append((where, event.id, (event.scheduled_at - self.began) // MINUTE))
             self.events.append(event)
