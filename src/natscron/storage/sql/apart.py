@@ -73,9 +73,10 @@ class Apart:
             log.debug("a connection could not be closed", extra={"error": type(error).__name__})
         finally:
             self.cut()
-        stopped, self._stopped = self._stopped, None
-        if stopped is not None:
-            await asyncio.wait([stopped], timeout=_CLOSE_S)
+            stopped, self._stopped = self._stopped, None
+            if stopped is not None:
+                # Also by who is cancelled: a thread that answers to a loop that was closed ends with an error.
+                await asyncio.wait([stopped], timeout=_CLOSE_S)
 
 
 @runtime_checkable

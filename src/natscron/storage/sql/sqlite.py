@@ -182,6 +182,7 @@ async def _mended(apart: Apart) -> bool:
         log.debug("a connection is given up", extra={"error": type(error).__name__})
     except BaseException:
         apart.cut()
+        await apart.close()
         raise
     await apart.close()
     return False
