@@ -219,3 +219,18 @@ def test_slots_that_a_gap_moves_onto_others_are_taken_in_one_piece_as_well() -> 
         assert not [slot for slot in expected.slots if middle <= slot < middle + 3_600_000]
         instants = [middle - 2_000, middle - 1, middle, middle + 1_800_500, middle + 3_599_999, middle + 3_600_000]
         check(compile_schedule(spec, anchor_ms=0).schedule, expected, instants)
+
+
+def test_a_start_is_not_the_last_slot_where_the_search_for_later_ones_gave_up() -> None:
+    members = (
+        ScheduleSpec(cron="0-29 0 22-3 1 * MON-SAT", tz="Europe/Berlin", dst_gap="skip", dst_fold="first"),
+        ScheduleSpec(every="30m"),
+        ScheduleSpec(every="7s"),
+    )
+    start = 1_901_147_400_000
+    spec = ScheduleSpec(run_at_start=True, any=members, except_=(ScheduleSpec(every="7s"),))
+    schedule = compile_schedule(spec, anchor_ms=start).schedule
+    assert schedule.last_at_or_before_ms(start + 5_400_000) == start + 5_400_000
+    assert schedule.last_at_or_before_ms(start + 7_199_999) is None
+    assert "takes too long" in str(schedule.failure)
+    assert schedule.last_at_or_before_ms(start) == start

@@ -46,8 +46,10 @@ class WithStart(Wrapper):
         return slot
 
     def last_at_or_before_ms(self, t_ms: int) -> int | None:
-        """The later of the inner schedule's last slot and the start."""
+        """The later of the inner schedule's last slot and the start; None where the inner one gave up looking."""
         slot = self.inner.last_at_or_before_ms(t_ms)
+        if slot is None and self.inner.failure is not None:
+            return None  # there may be one after the start
         if t_ms >= self.start_ms and (slot is None or self.start_ms > slot):
             return self.start_ms
         return slot
