@@ -234,3 +234,18 @@ def test_a_start_is_not_the_last_slot_where_the_search_for_later_ones_gave_up() 
     assert schedule.last_at_or_before_ms(start + 7_199_999) is None
     assert "takes too long" in str(schedule.failure)
     assert schedule.last_at_or_before_ms(start) == start
+
+
+def test_a_count_that_gave_up_says_so_with_a_start_too() -> None:
+    quick = ScheduleSpec(every="333ms")
+    members = (ScheduleSpec(cron="*/10 1,2,59 */2 27-31 * 5L", tz="Europe/Berlin", dst_gap="shift"), quick, quick)
+    spec = ScheduleSpec(
+        run_at_start=True,
+        any=members,
+        except_=(quick,),
+        not_before="2030-03-31T01:00:00Z",
+        not_after="2030-03-31T01:02:01Z",
+    )
+    schedule = compile_schedule(spec, anchor_ms=1_901_149_200_500).schedule
+    schedule.count(1_901_149_200_000, 1_901_149_320_000, 10_000)
+    assert "takes too long" in str(schedule.failure)

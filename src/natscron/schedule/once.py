@@ -60,7 +60,11 @@ class WithStart(Wrapper):
 
     def count(self, after_ms: int, until_ms: int, cap: int) -> int:
         """How many slots lie in (after_ms, until_ms], at most ``cap``."""
-        found = self.inner.count(after_ms, until_ms, cap)
-        if after_ms < self.start_ms <= until_ms and self.inner.last_at_or_before_ms(self.start_ms) != self.start_ms:
-            found += 1
-        return max(0, min(found, cap))
+        more = 0
+        if after_ms < self.start_ms <= until_ms:
+            last_ms = self.inner.last_at_or_before_ms(self.start_ms)
+            if last_ms is None and self.inner.failure is not None:
+                return 0
+            more = int(last_ms != self.start_ms)
+        # Last, for it is the inner schedule's newest search that says by its failure whether it gave up.
+        return max(0, min(self.inner.count(after_ms, until_ms, cap) + more, cap))
