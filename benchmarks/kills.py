@@ -23,12 +23,11 @@ from typing import Final
 import msgspec
 import rig as bench
 
-from natscron.errors import StorageError
 from natscron.model import Ms, Run
 from natscron.schedule import every
 from natscron.scheduler import Scheduler
 from natscron.testing.crew import Crew, settled
-from natscron.testing.nats import NatsCluster
+from natscron.testing.nats import NatsCluster, replicated
 from natscron.wire.connection import Connection
 from natscron.wire.options import ConnectOptions
 
@@ -99,17 +98,7 @@ class Story:
 
     async def _healthy(self) -> None:
         async with asyncio.timeout(HEALTHY_S):
-            for stream in STREAMS:
-                while not await self._whole(stream):  # noqa: ASYNC110 - the server's state
-                    await asyncio.sleep(0.1)
-
-    async def _whole(self, stream: str) -> bool:
-        try:
-            info = await self._watch.js_request(f"STREAM.INFO.{stream}")
-        except (StorageError, TimeoutError):
-            return False
-        others = info["cluster"].get("replicas", ())
-        return "leader" in info["cluster"] and len(others) == 2 and all(one.get("current") for one in others)  # noqa: PLR2004 - of three
+            await replicated(self._watch, STREAMS, len(self._cluster.servers))
 
 
 async def play(kind: str, rounds: int, members: int, jobs: int) -> bool:

@@ -10,12 +10,11 @@ import pytest
 from tests.faults.test_cluster import connected
 
 from natscron.clock import SystemClock
-from natscron.errors import StorageError
 from natscron.model import Ms, Reason, Run, RunStatus
 from natscron.schedule import every
 from natscron.scheduler import Scheduler
 from natscron.testing.crew import Crew, settled
-from natscron.testing.nats import NatsCluster, NatsServer
+from natscron.testing.nats import NatsCluster, NatsServer, replicated
 from natscron.wire.connection import Connection
 from natscron.wire.options import ConnectOptions
 
@@ -83,17 +82,7 @@ class Rounds:
 
     async def _healthy(self) -> None:
         async with asyncio.timeout(HEALTHY_S):
-            for stream in STREAMS:
-                while not await self._whole(stream):  # noqa: ASYNC110 - the server's state
-                    await asyncio.sleep(0.1)
-
-    async def _whole(self, stream: str) -> bool:
-        try:
-            info = await self._watch.js_request(f"STREAM.INFO.{stream}")
-        except (StorageError, TimeoutError):
-            return False
-        current = [one["name"] for one in info["cluster"].get("replicas", ()) if one.get("current")]
-        return "leader" in info["cluster"] and len(current) == len(self._cluster.servers) - 1
+            await replicated(self._watch, STREAMS, len(self._cluster.servers))
 
 
 @pytest.mark.parametrize("play", [Rounds.one_at_a_time, Rounds.with_hardly_a_pause, Rounds.without_a_majority])

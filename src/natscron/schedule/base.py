@@ -5,7 +5,7 @@ from typing import Final, Protocol
 
 from natscron.errors import InvalidScheduleTimeError
 
-__all__ = ["MAX_MS", "Schedule", "ScheduleBase", "Wrapper", "instant_of", "ms_of"]
+__all__ = ["MAX_MS", "DelayedSchedule", "Schedule", "ScheduleBase", "Wrapper", "instant_of", "ms_of"]
 
 MAX_MS: Final = 253_402_300_799_999
 """The last instant that exists here: 9999-12-31T23:59:59.999Z, in milliseconds since 1970. The first one is 0."""
@@ -227,3 +227,30 @@ class Wrapper(ScheduleBase):
     def start_at(self) -> dt.datetime | None:
         """The inner schedule's."""
         return self.inner.start_at
+
+
+class DelayedSchedule(Wrapper):
+    """The slots of ``inner``, unchanged, and a schedule of the instants at which they are due, none before its slot."""
+
+    __slots__ = ("_dues",)
+
+    def __init__(self, inner: Schedule, dues: Schedule) -> None:
+        super().__init__(inner)
+        self._dues = dues
+
+    def next_after_ms(self, t_ms: int) -> int | None:
+        """The inner schedule's."""
+        return self.inner.next_after_ms(t_ms)
+
+    def last_at_or_before_ms(self, t_ms: int) -> int | None:
+        """The inner schedule's."""
+        return self.inner.last_at_or_before_ms(t_ms)
+
+    def count(self, after_ms: int, until_ms: int, cap: int) -> int:
+        """The inner schedule's."""
+        return self.inner.count(after_ms, until_ms, cap)
+
+    @property
+    def dues(self) -> Schedule:
+        """The due instants."""
+        return self._dues

@@ -9,7 +9,7 @@ import hashlib
 from typing import NamedTuple
 
 from natscron.schedule import zones
-from natscron.schedule.base import MAX_MS, Schedule, Wrapper
+from natscron.schedule.base import MAX_MS, DelayedSchedule, Schedule, Wrapper
 
 __all__ = ["DueSchedule", "JitteredSchedule"]
 
@@ -23,31 +23,13 @@ class _Drawn(NamedTuple):
     zones: int
 
 
-class JitteredSchedule(Wrapper):
+class JitteredSchedule(DelayedSchedule):
     """The slots of ``inner``, unchanged; :attr:`dues` says when they are due."""
 
-    __slots__ = ("_dues",)
+    __slots__ = ()
 
     def __init__(self, inner: Schedule, jitter_ms: int, seed: str) -> None:
-        super().__init__(inner)
-        self._dues = DueSchedule(inner, jitter_ms, seed)
-
-    def next_after_ms(self, t_ms: int) -> int | None:
-        """The inner schedule's."""
-        return self.inner.next_after_ms(t_ms)
-
-    def last_at_or_before_ms(self, t_ms: int) -> int | None:
-        """The inner schedule's."""
-        return self.inner.last_at_or_before_ms(t_ms)
-
-    def count(self, after_ms: int, until_ms: int, cap: int) -> int:
-        """The inner schedule's."""
-        return self.inner.count(after_ms, until_ms, cap)
-
-    @property
-    def dues(self) -> "DueSchedule":
-        """The due instants."""
-        return self._dues
+        super().__init__(inner, DueSchedule(inner, jitter_ms, seed))
 
 
 class DueSchedule(Wrapper):

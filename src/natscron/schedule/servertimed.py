@@ -5,36 +5,18 @@ the leader, by the job's own policies. What the server is told is in :mod:`~nats
 """
 
 from natscron.model import SERVER_LAG_MS
-from natscron.schedule.base import MAX_MS, Schedule, Wrapper
+from natscron.schedule.base import MAX_MS, DelayedSchedule, Schedule, Wrapper
 
 __all__ = ["LaggingDues", "ServerTimedSchedule"]
 
 
-class ServerTimedSchedule(Wrapper):
+class ServerTimedSchedule(DelayedSchedule):
     """The slots of ``inner``, unchanged; :attr:`dues` says when the leader goes through them."""
 
-    __slots__ = ("_dues",)
+    __slots__ = ()
 
     def __init__(self, inner: Schedule) -> None:
-        super().__init__(inner)
-        self._dues = LaggingDues(inner)
-
-    def next_after_ms(self, t_ms: int) -> int | None:
-        """The inner schedule's."""
-        return self.inner.next_after_ms(t_ms)
-
-    def last_at_or_before_ms(self, t_ms: int) -> int | None:
-        """The inner schedule's."""
-        return self.inner.last_at_or_before_ms(t_ms)
-
-    def count(self, after_ms: int, until_ms: int, cap: int) -> int:
-        """The inner schedule's."""
-        return self.inner.count(after_ms, until_ms, cap)
-
-    @property
-    def dues(self) -> "LaggingDues":
-        """The instants at which the leader goes through the slots."""
-        return self._dues
+        super().__init__(inner, LaggingDues(inner))
 
 
 class LaggingDues(Wrapper):

@@ -14,13 +14,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-__all__ = ["NatsCluster", "NatsServer", "TcpProxy", "find_nats_server", "free_ports"]
+from natscron.errors import StorageError
+from natscron.wire.connection import Connection
+
+__all__ = ["NatsCluster", "NatsServer", "TcpProxy", "find_nats_server", "free_ports", "replicated"]
 
 _POLL_S: Final = 0.01
+_ASKED_S: Final = 0.1
+"""Between two questions to a cluster."""
 _POLLS: Final = 1_000
 """Ten seconds of polling for what only a file or an open port can tell."""
 _END_S: Final = 10.0
@@ -227,6 +232,22 @@ class NatsCluster:
     def __exit__(self, *exc: object) -> None:
         for server in self.servers:
             server.kill()
+
+
+async def replicated(connection: Connection, streams: Iterable[str], nodes: int) -> None:
+    """Wait, for as long as it takes, until each stream has a leader and is whole on all of ``nodes``."""
+    for stream in streams:
+        while not await _whole(connection, stream, nodes):  # noqa: ASYNC110 - the server's state
+            await asyncio.sleep(_ASKED_S)
+
+
+async def _whole(connection: Connection, stream: str, nodes: int) -> bool:
+    try:
+        cluster = (await connection.js_request(f"STREAM.INFO.{stream}"))["cluster"]
+    except (StorageError, TimeoutError):
+        return False
+    current = [one for one in cluster.get("replicas", ()) if one.get("current")]
+    return "leader" in cluster and len(current) == nodes - 1
 
 
 class TcpProxy:

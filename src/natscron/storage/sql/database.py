@@ -6,9 +6,9 @@ what the one before wrote; on SQLite it is BEGIN IMMEDIATE on the one connection
 
 On SQLite a transaction that is given as a function (:meth:`Database.run`, :meth:`~Database.read`,
 :meth:`~Database.write`, :meth:`~Database.look`) runs in SQLite's thread, whole
-(:class:`~natscron.storage.sql.direct.Direct`): it awaits nothing but its
-connection, and touches nothing that the event loop may change meanwhile. One that is cancelled, or out of time, before
-its COMMIT is rolled back; one that has come to its COMMIT is committed.
+(:class:`~natscron.storage.sql.direct.Direct`): it awaits nothing but its connection, and touches nothing that the event
+loop may change meanwhile. One that is cancelled, or out of time, before its COMMIT is rolled back; one that has come to
+its COMMIT is committed.
 
 What fails before COMMIT was sent has written nothing (StorageUnavailableError); a COMMIT whose answer is missing may
 have happened (StorageUncertainError). Deadlocks, lost races and a pooled connection that had died are tried again by
