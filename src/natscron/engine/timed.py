@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from natscron.engine.journal import Ready
     from natscron.storage.protocol import Watch
 
-__all__ = ["Timed", "timed_by_server", "timer_of"]
+__all__ = ["Timed", "timed_by_server", "wanted_timer"]
 
 log = logging.getLogger("natscron.leader")
 
@@ -64,7 +64,7 @@ def timed_by_server(job: Job) -> bool:
     return job.schedule is not None and job.schedule.timer == Timer.SERVER
 
 
-def timer_of(entry: Entry, now_ms: Ms) -> LaidTimer | None:
+def wanted_timer(entry: Entry, now_ms: Ms) -> LaidTimer | None:
     """The timer that a job is to have; None: none, for it is paused or over. Raises InvalidScheduleError."""
     job, spec = entry.job, entry.job.schedule
     if spec is None or entry.schedule is None or not timed_by_server(job):
@@ -327,7 +327,7 @@ class _Keeper:
 
     def _wanted(self, entry: Entry) -> LaidTimer | None:
         try:
-            return timer_of(entry, self._clock.now_ms())
+            return wanted_timer(entry, self._clock.now_ms())
         except InvalidScheduleError as error:
             self._tell(entry.job.id, error)
             return None

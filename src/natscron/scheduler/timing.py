@@ -11,7 +11,7 @@ from typing import cast
 from natscron.clock import Clock
 from natscron.engine.freshness import Freshness
 from natscron.engine.table import JobTable
-from natscron.engine.timed import timed_by_server, timer_of
+from natscron.engine.timed import timed_by_server, wanted_timer
 from natscron.errors import NatscronError, ValidationError
 from natscron.model import Job as Row
 from natscron.schedule.servertiming import on_server_grid, server_timing
@@ -67,7 +67,7 @@ class Timing:
         try:
             await self._fresh.catch_up()
             entry = self._table.get(job_id)
-            timer = None if entry is None else timer_of(entry, self._clock.now_ms())
+            timer = None if entry is None else wanted_timer(entry, self._clock.now_ms())
             if timer is None:
                 await self._timers.take_timers(job_id)
             else:
